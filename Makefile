@@ -1,0 +1,52 @@
+# Two commands do everything on a machine with Python 3.11 and make: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := infra/requirements.lock
+
+# A local mirror of ready data sets beside the project is used when it is there; nothing of `make run` needs it.
+ifneq ($(wildcard ../shared/data/README.md),)
+export TESSERA_MIRROR ?= $(abspath ../shared/data)
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup run test nightly bench lint lock clean
+
+help: ## what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.ready: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Tessera needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=python3.11.")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked packages into $(VENV) (once; some minutes)"
+	@$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.ready ## create .venv from the lock
+
+run: setup ## reproduce the two founding papers on embedded data
+	@$(BIN)/tessera reproduce tokenization-bias one-d-piece --embedded
+
+test: setup ## lint, import contracts and all tests
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; rm -f .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
+	@$(BIN)/tessera sync --check
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not benchmark_bar" tests
+
+nightly: setup ## the slow tests too
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not benchmark_bar" tests
+
+bench: setup ## speed against peers, in one run
+	@$(BIN)/python -m pytest -m benchmark_bar tests/benchmarks
+
+lint: setup ## format and fix
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: setup ## pin what is installed now
+	@$(BIN)/python -m pip freeze --exclude-editable --all --exclude wheel --exclude pip | sed 's/+cpu$$//' > $(LOCK)
+
+clean: ## remove what can be made again (keeps data, runs and bases)
+	@rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks site
