@@ -1,0 +1,259 @@
+"""Stage functions in warm Ray workers.
+
+A call names one function of a closed list and a JSON payload; it runs in a worker process that keeps its imports
+from call to call. Ray is started on loopback with token authentication, without dashboard and telemetry, in a thread
+of its own that lives as long as Ray does (Ray ties its processes to the thread that started them).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.errors import TesseraError
+
+TELEMETRY_OFF = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_PROCESS_SPAWN_REAPER": "1"}
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")}
+
+
+class RayUnavailable(TesseraError):
+    """Ray did not start, or the cluster cannot be reached."""
+
+
+class Unsatisfiable(TesseraError):
+    """No node of the cluster will ever have what a stage asks for."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a stage reserves while it runs.
+
+    Attributes:
+        cpus: Logical processors.
+        gpus: GPUs, may be a fraction.
+        memory: Bytes of main memory, 0 for no reservation.
+        custom: Further Ray resources by name.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    def ray_options(self) -> dict[str, Any]:
+        """Spell the reservation as options of a Ray task."""
+        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if self.memory:
+            options["memory"] = self.memory
+        if self.custom:
+            options["resources"] = dict(self.custom)
+        return options
+
+    def wanted(self) -> dict[str, float]:
+        """Return the reservation by Ray's resource names."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory, **self.custom}
+        return {name: amount for name, amount in wanted.items() if amount}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One function call to run on a worker.
+
+    Attributes:
+        function: "module:function"; it takes the payload and returns a JSON-able dict.
+        payload: JSON-able arguments.
+        resources: What to reserve.
+    """
+
+    function: str
+    payload: Mapping[str, Any]
+    resources: Resources = Resources()
+
+
+def invoke(allowed: frozenset[str], function: str, payload: Mapping[str, Any]) -> Any:
+    """Run a function of the closed list in this process."""
+    if function not in allowed:
+        raise PermissionError(f"{function} is not in the closed list of stage functions: {sorted(allowed)}")
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(dict(payload))
+
+
+class RayDispatch:
+    """Starts Ray when it is first needed and runs calls on it.
+
+    Args:
+        functions: The closed list of functions that may be called.
+        address: Address of a running cluster; None starts one in this process group.
+        cpus: Logical processors of the embedded cluster; default: those of this machine.
+        preload: Modules that workers import while they start, so that the first stage does not wait for them.
+        retries: How often a call is repeated when its worker or node dies.
+    """
+
+    def __init__(
+        self,
+        functions: Iterable[str],
+        *,
+        address: str | None = None,
+        cpus: int | None = None,
+        preload: Iterable[str] = (),
+        retries: int = 3,
+    ) -> None:
+        self._functions = frozenset(functions)
+        self._address = address
+        self._cpus = cpus or len(os.sched_getaffinity(0))
+        self._preload = tuple(preload)
+        self._retries = retries
+        self._ready = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._remote: Any = None
+        self.started_in = 0.0
+
+    def start(self) -> None:
+        """Begin to start Ray in the background; returns at once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
+            self._thread.start()
+
+    def wait_ready(self, timeout: float = 120.0) -> None:
+        """Wait until Ray can take calls.
+
+        Raises:
+            RayUnavailable: It did not start; the message says why.
+        """
+        self.start()
+        if not self._ready.wait(timeout):
+            raise RayUnavailable(
+                f"RayUnavailable: Ray did not start within {timeout:.0f} s. See the newest folder under /tmp/ray for "
+                "its logs; `tessera doctor` looks for the usual reasons."
+            )
+        if self._failure is not None:
+            raise RayUnavailable(
+                f"RayUnavailable: {self._failure}. Check the address and token (RAY_AUTH_TOKEN), or leave --address "
+                "away to use an embedded Ray."
+            ) from self._failure
+
+    def _live(self) -> None:
+        began = time.monotonic()
+        try:
+            self._connect()
+        except BaseException as error:
+            self._failure = error
+            self._ready.set()
+            return
+        self.started_in = time.monotonic() - began
+        self._ready.set()
+        self._closing.wait()
+        import ray
+
+        ray.shutdown()
+
+    def _connect(self) -> None:
+        os.environ.update(TELEMETRY_OFF)
+        for name, value in ONE_THREAD.items():
+            os.environ.setdefault(name, value)
+        os.environ["RAY_AUTH_MODE"] = "token"
+        embedded = self._address is None
+        if embedded:
+            # Ray offers no switch for this on Linux except the one that it uses itself on Windows and macOS: without
+            # it every Ray process listens on all interfaces.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            # A worker imports what stages need while Prefect starts, not when the first stage waits for it.
+            os.environ["RAY_preload_python_modules"] = ",".join(self._preload)
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        if ray.is_initialized():
+            raise RuntimeError("Ray already runs in this process")
+        if embedded:
+            ray.init(
+                address="local",
+                num_cpus=self._cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                configure_logging=False,
+                object_store_memory=128 * 2**20,
+            )
+        else:
+            ray.init(address=self._address, log_to_driver=False, logging_level="error", configure_logging=False)
+        self._remote = ray.remote(invoke)
+
+    def slots(self) -> float:
+        """Return the logical processors of the cluster."""
+        import ray
+
+        return float(ray.cluster_resources().get("CPU", self._cpus))
+
+    def check(self, name: str, resources: Resources) -> None:
+        """Refuse a call that no node can ever run.
+
+        Raises:
+            Unsatisfiable: With what is asked for and what the nodes have.
+        """
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        wanted = resources.wanted()
+        if not any(all(node.get(key, 0.0) >= amount for key, amount in wanted.items()) for node in nodes):
+            have = "; ".join(
+                ", ".join(f"{node.get(key, 0.0):g} {key}" for key in ("CPU", "GPU", *wanted.keys() - {"CPU", "GPU"}))
+                for node in nodes
+            )
+            need = ", ".join(f"{amount:g} {key}" for key, amount in wanted.items())
+            raise Unsatisfiable(
+                f"Unsatisfiable: stage {name} asks for {need}, but the nodes have {have}. Change `resources` in its "
+                "paper.yaml or use a cluster that has them (--address)."
+            )
+
+    def submit(self, name: str, call: Call) -> Any:
+        """Submit a call; returns its handle."""
+        options = call.resources.ray_options()
+        task = self._remote.options(name=name, max_retries=self._retries, retry_exceptions=False, **options)
+        return task.remote(self._functions, call.function, dict(call.payload))
+
+    def wait(self, handles: list[Any], timeout: float) -> list[Any]:
+        """Return the handles that have ended, waiting at most `timeout` seconds for the first."""
+        import ray
+
+        ended, _ = ray.wait(handles, num_returns=1, timeout=timeout)
+        if ended:
+            more, _ = ray.wait(handles, num_returns=len(handles), timeout=0)
+            ended = more or ended
+        return ended
+
+    def result(self, handle: Any) -> Any:
+        """Return what an ended call returned, or raise what it raised."""
+        import ray
+
+        return ray.get(handle)
+
+    def cancel(self, handle: Any) -> None:
+        """Stop a call; its worker process is ended."""
+        import ray
+
+        ray.cancel(handle, force=True)
+
+    def close(self) -> None:
+        """Shut Ray down, if it was started."""
+        if self._thread is None:
+            return
+        self._ready.wait(60)
+        self._closing.set()
+        self._thread.join(timeout=60)
+        self._thread = None
+
+
+def session_logs() -> Path:
+    """Return the folder of Ray's newest session logs."""
+    return Path("/tmp/ray/session_latest/logs")

@@ -1,0 +1,263 @@
+"""DVC's own graph, read and committed through DVC's own objects.
+
+Everything that decides whether a stage is stale, restores it from the run cache or records it in `dvc.lock` is
+DVC's; this module only drives it stage by stage, writes each lock file atomically, and never reloads the graph.
+
+It knows nothing of papers: any DVC repository can be executed with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import TesseraError, did_you_mean
+from components.training.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+
+class GraphError(TesseraError):
+    """The DVC graph cannot be used: it does not parse, has a cycle, or a target is not in it."""
+
+
+class StageOutputMissing(TesseraError):
+    """A stage ended without writing what it declares."""
+
+
+class CommitFailed(TesseraError):
+    """A finished stage could not be recorded."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of the graph.
+
+    Attributes:
+        address: DVC's address, relative to the repository root ("params/x/dvc.yaml:train", "code").
+        command: The command line that stands in dvc.yaml.
+        directory: Directory the command runs in.
+        upstream: Addresses of the stages whose outputs it reads.
+        outputs: Absolute output paths.
+        frozen: DVC never runs it by itself.
+        always_changed: DVC always runs it.
+        resources: The `meta:` mapping of its declaration.
+    """
+
+    address: str
+    command: str
+    directory: Path
+    upstream: tuple[str, ...]
+    outputs: tuple[Path, ...]
+    frozen: bool
+    always_changed: bool
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DvcGraph:
+    """The stages of one DVC repository.
+
+    Args:
+        root: Repository root.
+
+    Raises:
+        GraphError: A file does not parse, two stages write the same path, or there is a cycle.
+    """
+
+    def __init__(self, root: Path) -> None:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+        self.root = Path(root).resolve()
+        try:
+            self._repo: Repo = Repo(str(self.root))
+            graph = self._repo.index.graph
+        except DvcException as error:
+            raise GraphError(f"GraphError: DVC cannot read the stages under {self.root}: {_causes(error)}") from error
+        self._stages: dict[str, PipelineStage] = {}
+        self.nodes: dict[str, Node] = {}
+        for stage in self._repo.index.stages:
+            self._stages[self._address(stage)] = stage
+        for address, stage in self._stages.items():
+            self.nodes[address] = Node(
+                address=address,
+                command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd or []),
+                directory=Path(stage.wdir),
+                upstream=tuple(sorted(self._address(other) for other in graph.successors(stage))),
+                outputs=tuple(Path(out.fs_path) for out in stage.outs),
+                frozen=stage.frozen,
+                always_changed=stage.always_changed,
+                resources=stage.meta or {},
+            )
+        self._locks: dict[str, dict] = {}
+
+    def _address(self, stage: PipelineStage) -> str:
+        path = os.path.relpath(stage.path, self.root)
+        name = getattr(stage, "name", None)
+        if name is None:
+            return path
+        return name if path == "dvc.yaml" else f"{path}:{name}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold DVC's repository lock, so that no `dvc repro` runs at the same time.
+
+        Raises:
+            GraphError: Another DVC process holds it.
+        """
+        from dvc.lock import LockError
+
+        try:
+            self._repo.lock.lock()
+        except LockError as error:
+            raise GraphError(
+                f"GraphError: a DVC command is running in {self.root}; wait until it has ended and run this again."
+            ) from error
+        try:
+            yield
+        finally:
+            self._repo.lock.unlock()
+
+    def select(self, targets: Iterable[str]) -> list[str]:
+        """Return the targets with everything above them, each after what it depends on.
+
+        A target is a stage address, or a dvc.yaml path that stands for all its stages.
+
+        Raises:
+            GraphError: A target names no stage.
+        """
+        wanted: list[str] = []
+        for target in targets:
+            of_file = [address for address in self.nodes if address.startswith(f"{target}:")]
+            if target in self.nodes:
+                wanted.append(target)
+            elif of_file:
+                wanted.extend(of_file)
+            else:
+                raise GraphError(f"GraphError: no stage {target!r}.{did_you_mean(target, self.nodes)}")
+        order: list[str] = []
+        seen: set[str] = set()
+        for start in wanted:
+            stack: list[tuple[str, bool]] = [(start, False)]
+            while stack:
+                address, finished = stack.pop()
+                if finished:
+                    order.append(address)
+                elif address not in seen:
+                    seen.add(address)
+                    stack.append((address, True))
+                    stack.extend((above, False) for above in reversed(self.nodes[address].upstream))
+        return order
+
+    def downstream(self, address: str, within: Iterable[str]) -> set[str]:
+        """Return the stages of `within` that depend on `address`, directly or not."""
+        within = list(within)
+        found = {address}
+        for candidate in within:  # `within` is in dependency order
+            if found.intersection(self.nodes[candidate].upstream):
+                found.add(candidate)
+        return found - {address}
+
+    def stale(self, address: str) -> bool:
+        """Say whether DVC would run the stage now; what stands above it must be up to date."""
+        stage = self._stages[address]
+        if stage.changed_stage():
+            return True
+        if not stage.frozen and any(dependency.status() for dependency in stage.deps):
+            return True
+        return any(output.status() for output in stage.outs)
+
+    def missing_inputs(self, address: str) -> list[str]:
+        """Return the dependencies of the stage that do not exist."""
+        return [str(dependency) for dependency in self._stages[address].deps if not dependency.exists]
+
+    def restore(self, address: str) -> bool:
+        """Check the stage's outputs out of DVC's run cache and record them, if the same run was made before."""
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        stage = self._stages[address]
+        if stage.frozen or any(not out.use_cache for out in stage.outs):
+            return False
+        try:
+            self._repo.stage_cache.restore(stage)
+        except RunCacheNotFoundError:
+            return False
+        self.commit(address)
+        return True
+
+    def commit(self, address: str) -> None:
+        """Record a finished stage: hash its inputs and outputs, fill the caches, write its lock file.
+
+        The lock file is written last, whole and atomically; its cost does not depend on the other stages or papers.
+
+        Raises:
+            StageOutputMissing: An output does not exist.
+            CommitFailed: The cache or the lock file could not be written (disk full, read-only).
+        """
+        from dvc.dependency.base import DependencyDoesNotExistError
+        from dvc.exceptions import DvcException
+        from dvc.output import OutputDoesNotExistError
+
+        stage = self._stages[address]
+        cached = all(out.use_cache for out in stage.outs)
+        try:
+            with self._repo.scm_context(quiet=True):
+                stage.save(run_cache=cached)
+                for out in stage.outs:
+                    out.commit(relink=False)
+            self._write_lock(stage)
+        except OutputDoesNotExistError as error:
+            raise StageOutputMissing(
+                f"StageOutputMissing: {address} ended without writing {_causes(error)}. A stage must write every "
+                f"output it declares in dvc.yaml; its command is: {stage.cmd}"
+            ) from error
+        except DependencyDoesNotExistError as error:
+            raise CommitFailed(f"CommitFailed: {address} reads something that is missing: {_causes(error)}") from error
+        except (OSError, DvcException) as error:
+            raise CommitFailed(
+                f"CommitFailed: {address} ran, but could not be recorded: {_causes(error)}. Its outputs are kept; "
+                "free disk space or mend the permissions of .dvc/ and run the same command again."
+            ) from error
+
+    def _write_lock(self, stage: PipelineStage) -> None:
+        from dvc.stage.serialize import to_lockfile
+        from dvc.utils.serialize import dumps_yaml
+
+        path = f"{os.path.splitext(stage.path)[0]}.lock"
+        content = self._locks.get(path)
+        if content is None:
+            content = self._locks[path] = {"schema": "2.0", "stages": {}} | dict(stage.dvcfile.lockfile_contents)
+        content["stages"].update(to_lockfile(stage))
+        write_bytes(Path(path), dumps_yaml(content).encode())
+
+    def recorded_hashes(self, address: str) -> dict[str, str]:
+        """Return the hash of each output of a committed stage by its path relative to the root."""
+        return {
+            os.path.relpath(out.fs_path, self.root): str(out.hash_info.value)
+            for out in self._stages[address].outs
+            if out.hash_info
+        }
+
+    def close(self) -> None:
+        """Release DVC's databases."""
+        self._repo.close()
+
+
+def _causes(error: BaseException) -> str:
+    """Join the messages of an error and its causes, since DVC hides the reason in the cause."""
+    messages: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        text = str(current).strip()
+        if text and text not in messages:
+            messages.append(text)
+        current = current.__cause__
+    return ": ".join(messages)
