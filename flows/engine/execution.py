@@ -180,9 +180,7 @@ class Execution:
 
     def _ready(self, pending: dict[str, None]) -> list[str]:
         ready = [
-            address
-            for address in pending
-            if all(self._settled(above) for above in self.graph.nodes[address].upstream)
+            address for address in pending if all(self._settled(above) for above in self.graph.nodes[address].upstream)
         ]
         return sorted(ready, key=lambda address: -self.priority(self.graph.nodes[address]))
 
