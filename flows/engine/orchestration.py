@@ -16,13 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.engine.execution import GOOD, Observer, Outcome, State
-
-SETTINGS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-    "PREFECT_CLI_COLORS": "false",
-}
+from flows.engine.prefect_server import SETTINGS, PrefectServer
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +45,7 @@ class PrefectMirror(Observer):
         self._ends: dict[str, Outcome] = {}
         self._ended: dict[str, threading.Event] = {}
         self._thread: threading.Thread | None = None
+        self._server: PrefectServer | None = None
         self.joined = threading.Event()
         self.failure: BaseException | None = None
 
@@ -79,12 +74,17 @@ class PrefectMirror(Observer):
         self._ended.setdefault(address, threading.Event())
 
     def _run(self) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
-        if "PREFECT_API_URL" not in os.environ:
-            os.environ.setdefault("PREFECT_HOME", str(self._home))
+        os.environ.update(SETTINGS)
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
         try:
+            if "PREFECT_API_URL" not in os.environ:
+                self._server = PrefectServer(self._home)
+                self._server.start()
+                os.environ["PREFECT_API_URL"] = self._server.url
+                os.environ["PREFECT_HOME"] = str(self._home)
+                import prefect  # noqa: F401 - takes a second; the server starts meanwhile
+
+                self._server.wait_ready()
             self._flow()
         except BaseException as error:
             self.failure = error
@@ -135,3 +135,6 @@ class PrefectMirror(Observer):
         self._events.put(("close", ""))
         if self._thread is not None:
             self._thread.join(timeout=patience)
+        if self._server is not None:
+            self._server.close()
+            os.environ.pop("PREFECT_API_URL", None)
