@@ -237,11 +237,11 @@ def _record(value: Tensor, norm: Tensor, series: Series) -> Series:
 
 
 def _fetch(window: list[Series]) -> list[dict[str, float]]:
-    # All scalars of one device travel in one transfer.
-    tensors = [entry for record in window for entry in record.values() if isinstance(entry, Tensor)]
-    if tensors and tensors[0].device.type == "cpu":
-        return [{name: float(entry) for name, entry in record.items()} for record in window]
-    values = iter(torch.stack([tensor.float().reshape(()) for tensor in tensors]).tolist())
+    # All numbers travel from the device in one transfer.
+    tensors = [
+        entry.double().reshape(()) for record in window for entry in record.values() if isinstance(entry, Tensor)
+    ]
+    values = iter(torch.stack(tensors).tolist())
     return [
         {name: next(values) if isinstance(entry, Tensor) else float(entry) for name, entry in record.items()}
         for record in window
