@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -316,6 +317,26 @@ def test_progress_reports_seldom_and_always_at_the_end():
     assert values.keys() == {"loss", "steps_per_second"}
     assert math.isfinite(values["loss"])
     assert values["steps_per_second"] > 0
+
+
+def test_a_batch_of_any_nesting_reaches_the_loss_as_it_was_drawn():
+    class Pair(NamedTuple):
+        image: torch.Tensor
+        kept: int
+
+    drawn, seen = (
+        {"pair": Pair(torch.ones(1), 3), "more": [torch.zeros(2), (torch.ones(1, dtype=torch.uint8), None)]},
+        [],
+    )
+    fit(
+        nn.Linear(1, 1),
+        lambda s, g: drawn,
+        lambda m, b, g: (seen.append(b) or m(b["pair"].image).sum(), {}),
+        SHORT,
+        seed=0,
+    )
+    assert seen == [drawn] * 4
+    assert type(seen[0]["pair"]) is Pair
 
 
 def test_the_model_comes_back_in_evaluation_mode():
