@@ -9,6 +9,7 @@ directory, resets all random state, runs the stage function and renames the resu
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import importlib
@@ -29,8 +30,8 @@ from typing import Any
 
 from components.errors import TesseraError
 from components.training.atomic import replace_directory, write_bytes
+from flows.declarations.stages import StageSpec, base_stage, data_stage, plan_stages
 from flows.declarations.workspace import Workspace
-from flows.engine.compile import StageSpec, base_stage, data_stage, plan_stages
 from flows.engine.write_guard import guarded
 from flows.studies.context import JudgeContext, StageContext
 
@@ -79,7 +80,8 @@ def run_request(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: {"root": repository root, "arguments": what stands behind `python -m flows.stage`, "profile": name,
-            "set": {"arms.X.key": value} for exploratory runs, "runs": another root for run directories}.
+            and for runs that DVC does not track "under": folder for everything the stage reads and writes,
+            "set": {"arms.X.key": value}}.
 
     Returns:
         {"status": "done", "seconds": s} or {"status": "failed", "message": text, "exit_code": n, "log": path}.
@@ -87,7 +89,7 @@ def run_request(request: Mapping[str, Any]) -> dict[str, Any]:
     root = Path(request["root"]).resolve()
     log = ""
     try:
-        spec = find_stage(root, list(request["arguments"]), request.get("profile", "small"))
+        spec = find_stage(root, list(request["arguments"]), request.get("profile", "small"), request.get("under", ""))
         log = spec.log
         return run_stage(root, spec, set_values=request.get("set") or {})
     except TesseraError as error:
@@ -106,8 +108,8 @@ def _failed(error: Exception, message: str, exit_code: int, log: str) -> dict[st
     }
 
 
-def find_stage(root: Path, arguments: list[str], profile: str) -> StageSpec:
-    """Return the stage that a command line names.
+def find_stage(root: Path, arguments: list[str], profile: str, under: str = "") -> StageSpec:
+    """Return the stage that a command line names; see `plan_stages` for `under`.
 
     Raises:
         UnknownStage: There is no such stage.
@@ -121,13 +123,21 @@ def find_stage(root: Path, arguments: list[str], profile: str) -> StageSpec:
     if kind == "code":
         return StageSpec.code()
     paper = workspace.paper(names[0])
-    for spec in plan_stages(paper, names[1], profile):
+    for spec in plan_stages(paper, names[1], profile, under):
         if spec.kind == kind and (kind == "judge" or (spec.arm, str(spec.seed)) == (names[2], names[3])):
-            return spec
+            return smoke_inputs(spec, under) if profile == "smoke" else spec
     raise UnknownStage(
         f"UnknownStage: {' '.join(arguments)} (profile {profile}) is not a stage of params/{names[0]}/paper.yaml. "
         f"`tessera show {names[0]}` lists its variants, arms and seeds."
     )
+
+
+def smoke_inputs(spec: StageSpec, under: str) -> StageSpec:
+    """Let a smoke stage read the generated stand-ins of data and bases below `under`."""
+    inputs = {
+        name: f"{under}/{path}" if name.startswith(("data/", "bases/")) else path for name, path in spec.inputs.items()
+    }
+    return dataclasses.replace(spec, inputs=inputs)
 
 
 def run_stage(root: Path, spec: StageSpec, *, set_values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +193,7 @@ def _function(
     if spec.kind == "data":
         from components.data.registry import materialise
 
-        declaration = workspace.data[spec.paper]
+        declaration = workspace.data_set(spec.paper)
         return lambda: materialise(spec.paper, declaration, output, mirror=_mirror())
     if spec.kind == "judge":
         return _judge(workspace, spec, inputs, output)
@@ -358,9 +368,8 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "class": machine_class(),
+        **machine_class(),
     }
 
 

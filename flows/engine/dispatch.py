@@ -171,7 +171,7 @@ class RayDispatch:
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             # A worker imports what stages need while Prefect starts, not when the first stage waits for it.
-            os.environ["RAY_preload_python_modules"] = ",".join(self._preload)
+            os.environ["RAY_preload_python_modules"] = ",".join(self._preload)  # noqa: SIM112
         import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from components.errors import TesseraError
 from flows.engine.dispatch import Call, Unsatisfiable
-from flows.engine.graph import DvcGraph, Node
+from flows.engine.graph import DvcGraph
+from flows.engine.nodes import Node, PlainGraph, downstream
 
 
 class State(enum.Enum):
@@ -98,16 +99,20 @@ class Execution:
         read: Turns what a call returned into the stage's result; raises StageFailed when the stage failed.
         jobs: Stages at once; default: as many as the cluster has processors.
         force: Addresses to run although nothing changed.
+        settled: Addresses that the caller has already brought up to date.
+        thawed: Frozen stages that are to run this once.
         priority: Larger runs earlier among stages that are ready.
         observers: Told what happens.
     """
 
-    graph: DvcGraph
+    graph: DvcGraph | PlainGraph
     dispatch: Dispatch
     call: Callable[[Node], Call]
     read: Callable[[Any], Any] = field(default=lambda value: value)
     jobs: int | None = None
     force: frozenset[str] = frozenset()
+    settled: frozenset[str] = frozenset()
+    thawed: frozenset[str] = frozenset()
     priority: Callable[[Node], float] = field(default=lambda node: 0.0)
     observers: tuple[Observer, ...] = ()
 
@@ -127,6 +132,8 @@ class Execution:
         order = self.graph.select(targets)
         stale: set[str] = set()
         for address in order:
+            if address in self.settled:
+                continue
             node = self.graph.nodes[address]
             above = not node.frozen and stale.intersection(node.upstream)
             if above or address in self.force or self.graph.stale(address):
@@ -147,9 +154,10 @@ class Execution:
             self._end(Outcome(address, State.CLEAN))
         if not stale:
             return self.outcomes
+        self.dispatch.start()
         pending = dict.fromkeys(stale)
         running: dict[Any, tuple[str, float]] = {}
-        for address in [a for a in stale if self.graph.nodes[a].frozen]:
+        for address in [a for a in stale if self.graph.nodes[a].frozen and a not in self.thawed]:
             del pending[address]
             self._end(Outcome(address, State.FAILED, message=_frozen(address, self.graph.missing_inputs(address))))
             self._skip_below(address, pending)
@@ -223,7 +231,7 @@ class Execution:
         self._skip_below(address, pending)
 
     def _skip_below(self, address: str, pending: dict[str, None]) -> None:
-        for below in self.graph.downstream(address, list(pending)):
+        for below in downstream(self.graph.nodes, address, list(pending)):
             del pending[below]
             self._end(Outcome(below, State.SKIPPED, message=f"needs {address}, which failed"))
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.errors import TesseraError, did_you_mean
 from components.training.atomic import write_bytes
+from flows.engine.nodes import Node, with_upstream
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -34,31 +34,6 @@ class StageOutputMissing(TesseraError):
 
 class CommitFailed(TesseraError):
     """A finished stage could not be recorded."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One stage of the graph.
-
-    Attributes:
-        address: DVC's address, relative to the repository root ("params/x/dvc.yaml:train", "code").
-        command: The command line that stands in dvc.yaml.
-        directory: Directory the command runs in.
-        upstream: Addresses of the stages whose outputs it reads.
-        outputs: Absolute output paths.
-        frozen: DVC never runs it by itself.
-        always_changed: DVC always runs it.
-        resources: The `meta:` mapping of its declaration.
-    """
-
-    address: str
-    command: str
-    directory: Path
-    upstream: tuple[str, ...]
-    outputs: tuple[Path, ...]
-    frozen: bool
-    always_changed: bool
-    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
 class DvcGraph:
@@ -108,7 +83,9 @@ class DvcGraph:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold DVC's repository lock, so that no `dvc repro` runs at the same time.
+        """Hold DVC's repository lock, so that no `dvc repro` runs at the same time, and stand in the root.
+
+        DVC resolves some paths against the current directory, whatever root it was given.
 
         Raises:
             GraphError: Another DVC process holds it.
@@ -122,7 +99,8 @@ class DvcGraph:
                 f"GraphError: a DVC command is running in {self.root}; wait until it has ended and run this again."
             ) from error
         try:
-            yield
+            with chdir(self.root):
+                yield
         finally:
             self._repo.lock.unlock()
 
@@ -143,31 +121,10 @@ class DvcGraph:
                 wanted.extend(of_file)
             else:
                 raise GraphError(f"GraphError: no stage {target!r}.{did_you_mean(target, self.nodes)}")
-        order: list[str] = []
-        seen: set[str] = set()
-        for start in wanted:
-            stack: list[tuple[str, bool]] = [(start, False)]
-            while stack:
-                address, finished = stack.pop()
-                if finished:
-                    order.append(address)
-                elif address not in seen:
-                    seen.add(address)
-                    stack.append((address, True))
-                    stack.extend((above, False) for above in reversed(self.nodes[address].upstream))
-        return order
-
-    def downstream(self, address: str, within: Iterable[str]) -> set[str]:
-        """Return the stages of `within` that depend on `address`, directly or not."""
-        within = list(within)
-        found = {address}
-        for candidate in within:  # `within` is in dependency order
-            if found.intersection(self.nodes[candidate].upstream):
-                found.add(candidate)
-        return found - {address}
+        return with_upstream(self.nodes, wanted)
 
     def stale(self, address: str) -> bool:
-        """Say whether DVC would run the stage now; what stands above it must be up to date."""
+        """Say whether DVC would run the stage now, `always_changed` aside; what is above it must be up to date."""
         stage = self._stages[address]
         if stage.changed_stage():
             return True

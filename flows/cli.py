@@ -1,0 +1,415 @@
+"""The command line: `tessera`.
+
+Every command imports what it needs when it runs, so that the cheap ones (`list`, `show`, `validate`, `--help`) touch
+neither torch nor Ray, Prefect, MLflow or DVC.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.errors import TesseraError
+from flows.declarations.workspace import Workspace
+from flows.declarations.workspace import find_root as find_root_above
+
+app = typer.Typer(
+    help="Living reproductions of the discrete-token literature: run papers, judge their claims, compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Start with: tessera list, then tessera show tokenization-bias, then tessera reproduce tokenization-bias",
+)
+
+Slugs = Annotated[list[str] | None, typer.Argument(metavar="SLUG...", help="Papers, by the names that `list` shows.")]
+Variant = Annotated[
+    list[str] | None,
+    typer.Option("--variant", help="Only this data variant (may be given more than once); default: all of the paper."),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster to use (ray://host:port or auto); default: start one here.")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once; default: one per processor.")]
+
+
+def find_root() -> Path:
+    """Return the workspace that the current directory lies in."""
+    return find_root_above(Path.cwd())
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _workspace() -> Workspace:
+    return Workspace.load(find_root())
+
+
+@app.command("list")
+def list_papers(
+    family: Annotated[str | None, typer.Option("--family", help="Only papers of this family.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also papers that are not built yet.")] = False,
+) -> None:
+    """List the papers: which are here, what they run on, and what came out so far."""
+    from flows.ledger.results import verdict_counts
+
+    workspace = _workspace()
+    catalogue = workspace.catalogue
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("paper", "family", "study", "variants", "verdicts"):
+        table.add_column(column, overflow="fold")
+    built = 0
+    for slug, entry in catalogue.items():
+        if family and entry.family != family:
+            continue
+        if slug in workspace.slugs:
+            built += 1
+            paper = workspace.paper(slug)
+            counts = verdict_counts(workspace.root, paper)
+            table.add_row(slug, entry.family, entry.study, ", ".join(paper.variants), counts or "not run yet")
+        elif everything:
+            table.add_row(slug, entry.family, entry.study, "", "[dim]not built yet[/dim]")
+    console = _console()
+    console.print(table)
+    console.print(f"{built} of {len(catalogue)} papers are built." + ("" if everything else " --all shows the rest."))
+
+
+@app.command()
+def show(slug: Annotated[str, typer.Argument(help="The paper.")]) -> None:
+    """Show a paper: its story, arms, stages, claims and their latest verdicts."""
+    from flows.ledger.results import claim_rows
+
+    workspace = _workspace()
+    paper = workspace.paper(slug)
+    console = _console()
+    console.print(f"[bold]{escape(paper.title)}[/bold]\n{paper.slug}  family {paper.family}  study {paper.study}\n")
+    console.print(escape(paper.story.strip()) + "\n")
+    arms = Table("arm", "what it is", "seeds", box=None, header_style="bold", pad_edge=False)
+    for name, arm in paper.arms.items():
+        seeds = ", ".join(str(seed) for seed in paper.seeds_of(paper.canonical, name))
+        arms.add_row(name, escape(arm.says), seeds)
+    console.print(arms)
+    console.print()
+    for name, variant in paper.variants.items():
+        kind = "canonical" if variant.canonical else "demo" if variant.demo else "further evidence"
+        console.print(f"variant [bold]{name}[/bold] ({kind}): data {', '.join(variant.data) or 'none'}")
+    console.print()
+    claims = Table("claim", "says", "verdict", box=None, header_style="bold", pad_edge=False)
+    for row in claim_rows(workspace.root, paper):
+        claims.add_row(row.id, escape(row.says), escape(row.verdict))
+    console.print(claims)
+    console.print(f"\nrerun: tessera reproduce {paper.slug}")
+
+
+@app.command()
+def reproduce(
+    slugs: Slugs = None,
+    family: Annotated[str | None, typer.Option("--family", help="All built papers of this family.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All built papers.")] = False,
+    variant: Variant = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Only variants whose data need neither a mirror nor the network.")
+    ] = False,
+    profile: Annotated[str, typer.Option("--profile", help="smoke (seconds, no verdict), small, or full.")] = "small",
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Only these seeds, such as 0,1; nothing is judged then.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run although nothing changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    jobs: Jobs = None,
+    address: Address = None,
+) -> None:
+    """Run what is stale of the given papers and judge their claims. Safe to stop and to repeat."""
+    workspace = _workspace()
+    papers = _papers(workspace, slugs, family, everything)
+    console = _console()
+    if profile == "smoke":
+        from flows.smoke import smoke_papers
+
+        smoke_papers(workspace.root, papers, console=console, address=address)
+        return
+    from flows import reproduction
+
+    report = reproduction.reproduce(
+        workspace.root,
+        reproduction.Selection(
+            papers=papers,
+            variants=tuple(variant or ()),
+            embedded=embedded,
+            profile=_profile(profile),
+            seeds=_seeds(seeds),
+            force=force,
+        ),
+        console=console,
+        jobs=jobs,
+        address=address,
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        _finish(workspace.root, report, console)
+
+
+def _finish(root: Path, report: Any, console: Console) -> None:
+    from flows import reproduction
+    from flows.ledger.results import verdict_table
+
+    for note in report.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    results = [folder for folder in report.results if (folder / "verdicts.json").is_file()]
+    if report.ran and results and not report.stopped:
+        from flows.ledger.page import build
+
+        build(root, root / "site")
+    if results:
+        console.print(verdict_table(results))
+    if report.stopped:
+        console.print("Stopped. Nothing is lost: run the same command again to go on.")
+        raise typer.Exit(130)
+    if report.failed:
+        console.print(f"[red]{escape(reproduction.failures(report))}[/red]")
+        raise typer.Exit(1)
+    if not report.ran:
+        console.print(f"All {len(report.outcomes)} stages are up to date ({report.seconds:.1f} s).")
+    else:
+        console.print(f"Done in {report.seconds / 60:.1f} minutes.")
+    page = root / "site" / "index.html"
+    if page.is_file():
+        console.print(f"ledger: {page.relative_to(root)}  (open it in a browser)")
+    if (root / "mlflow.db").is_file():
+        console.print("runs:   mlflow.db and mlruns/  (compare them with: mlflow ui)")
+
+
+def _papers(workspace: Any, slugs: list[str] | None, family: str | None, everything: bool) -> tuple[str, ...]:
+    if everything:
+        return tuple(workspace.slugs)
+    if family:
+        chosen = tuple(slug for slug in workspace.slugs if workspace.paper(slug).family == family)
+        if not chosen:
+            raise TesseraError(f"No built paper belongs to family {family!r}; `tessera list --all` shows the families.")
+        return chosen
+    if not slugs:
+        raise TesseraError("Name at least one paper, or --family F, or --all. `tessera list` shows what there is.")
+    for slug in slugs:
+        workspace.paper(slug)
+    return tuple(dict.fromkeys(slugs))
+
+
+def _profile(name: str) -> str:
+    if name not in ("small", "full"):
+        raise TesseraError(f"--profile {name!r} is unknown; it is smoke, small or full.")
+    return name
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise TesseraError(f"--seeds {text!r}: give whole numbers separated by commas, such as 0,1,2.") from None
+
+
+@app.command("try")
+def try_paper(
+    slug: Annotated[str, typer.Argument(help="The paper.")],
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A changed value: arms.ARM.KEY=VALUE for one arm, or KEY=VALUE for all."),
+    ] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="Data variant; default: the canonical one.")] = None,
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", help="Only this arm (may be repeated); default: the arms that are set.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, such as 0,1; default: the first.")] = None,
+    jobs: Jobs = None,
+    address: Address = None,
+) -> None:
+    """Run a paper with other values, to explore: tracked in MLflow apart from the rest, never judged, never in DVC."""
+    from flows.exploration import explore
+
+    workspace = _workspace()
+    workspace.paper(slug)
+    explore(
+        workspace.root,
+        slug,
+        variant=variant,
+        values=_assignments(values or []),
+        arms=tuple(arms or ()),
+        seeds=_seeds(seeds),
+        console=_console(),
+        jobs=jobs,
+        address=address,
+    )
+
+
+def _assignments(texts: list[str]) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise TesseraError(f"--set {text!r}: expected KEY=VALUE, such as arms.no_drop.steps=200.")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise TesseraError(f"--set {text!r}: {value!r} is no value; quote it as YAML would need it.") from None
+    return values
+
+
+@app.command()
+def verify(
+    slug: Annotated[str, typer.Argument(help="The paper.")],
+    variant: Variant = None,
+    jobs: Jobs = None,
+) -> None:
+    """Rerun a paper in a clean temporary workspace and compare with the committed results."""
+    from flows.verification import verify_paper
+
+    if not verify_paper(find_root(), slug, tuple(variant or ()), console=_console(), jobs=jobs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    stage: Annotated[str, typer.Argument(help="A stage, such as one-d-piece:cifar10-train-tail_drop-s0.")],
+) -> None:
+    """Say why a stage would run: which parameter, symbol, data or output changed."""
+    from flows.engine.why import why as reasons
+
+    for line in reasons(find_root(), stage):
+        _console().print(line, markup=False)
+
+
+@app.command()
+def logs(
+    stage: Annotated[str, typer.Argument(help="A stage, such as one-d-piece:cifar10-train-tail_drop-s0.")],
+    lines: Annotated[int, typer.Option("--lines", min=1, help="How many of the last lines.")] = 200,
+) -> None:
+    """Print the end of a stage's log."""
+    from flows.engine.why import find_stage
+    from flows.stage import log_tail
+
+    root = find_root()
+    spec = find_stage(root, stage)
+    text = log_tail(root, spec.log, lines)
+    if not text and not (root / spec.log / "log.txt").is_file():
+        raise TesseraError(f"{stage} has no log yet ({spec.log}/log.txt does not exist): it has not run here.")
+    _console().print(text, markup=False)
+
+
+@app.command()
+def rekey(
+    slugs: Slugs = None,
+    everything: Annotated[bool, typer.Option("--all", help="All built papers.")] = False,
+) -> None:
+    """Accept results made by older code, where the numeric fingerprint shows that nothing changed."""
+    from flows.rekeying import rekey_papers
+
+    workspace = _workspace()
+    rekey_papers(workspace.root, _papers(workspace, slugs, None, everything), console=_console())
+
+
+@app.command("rebuild-base")
+def rebuild_base(
+    name: Annotated[str, typer.Argument(help="A base of params/bases.yaml.")], address: Address = None
+) -> None:
+    """Train a shared base anew; the papers that use it become stale."""
+    from flows.bases import rebuild
+
+    rebuild(find_root(), name, console=_console(), address=address)
+
+
+@app.command()
+def validate() -> None:
+    """Check every declaration under params/: names, types, arms, metrics, claims."""
+    workspace = _workspace()
+    problems = workspace.problems()
+    for problem in problems:
+        _console().print(str(problem), markup=False)
+    if any(not problem.warning for problem in problems):
+        raise typer.Exit(2)
+    _console().print(
+        f"{len(workspace.slugs)} papers, {len(workspace.data)} data sets, {len(workspace.bases)} bases: valid."
+    )
+
+
+@app.command()
+def sync(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail when something is out of date.")] = False,
+) -> None:
+    """Compile params/*/paper.yaml into the dvc.yaml files and write the code digests."""
+    from flows.engine.compile import sync as compile_all
+    from flows.engine.digests import write_digests
+
+    root = find_root()
+    changes = [*compile_all(root, check=check), *write_digests(root, check=check)]
+    for change in changes:
+        _console().print(change, markup=False)
+    if check and changes:
+        _console().print("Out of date: run `tessera sync` and commit what it writes.")
+        raise typer.Exit(1)
+    if not changes:
+        _console().print("Everything is compiled.")
+
+
+@app.command()
+def ledger(
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: site/.")] = None,
+) -> None:
+    """Build the ledger page from results/ and params/."""
+    from flows.ledger.page import build
+
+    root = find_root()
+    page = build(root, out or root / "site")
+    _console().print(f"ledger: {page}")
+
+
+@app.command()
+def clean(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also run directories whose stages no longer exist.")
+    ] = False,
+) -> None:
+    """Remove what can be made again: checkpoints, partial outputs, the ledger page, Prefect's database."""
+    from flows.cleaning import clean_workspace
+
+    for line in clean_workspace(find_root(), orphans=everything):
+        _console().print(line, markup=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at the machine and the workspace, and say what to do about each problem."""
+    from flows.engine.doctor import diagnose
+
+    marks = {"ok": "[green]ok[/green]", "warn": "[yellow]warning[/yellow]", "problem": "[red]problem[/red]"}
+    table = Table("what", "state", "finding", "what to do", box=None, header_style="bold", pad_edge=False)
+    findings = diagnose(find_root())
+    for finding in findings:
+        table.add_row(finding.name, marks[finding.status], escape(finding.says), escape(finding.fix or ""))
+    _console().print(table)
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is a message and an exit code, never a traceback."""
+    os.environ.setdefault("COLUMNS", "120") if not sys.stdout.isatty() else None
+    try:
+        app()
+    except TesseraError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

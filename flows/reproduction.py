@@ -1,0 +1,536 @@
+"""From "reproduce these papers" to verdicts: what `tessera reproduce` and the Prefect flow both call.
+
+declarations -> compiled stages -> digests -> DVC graph -> execution on Ray -> history, tracking, ledger
+
+Nothing here imports Prefect, Ray, MLflow or DVC at the top: a workspace in which nothing is stale starts none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from components.errors import TesseraError, did_you_mean
+from flows.declarations.paper import Paper
+from flows.declarations.problems import DeclarationError
+from flows.declarations.stages import StageSpec, base_stage, data_stage, plan_stages
+from flows.declarations.workspace import Workspace
+from flows.engine.compile import sync
+from flows.engine.digests import unit_digest, write_digests
+from flows.engine.dispatch import Call, RayDispatch, Resources
+from flows.engine.display import Display
+from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
+from flows.engine.supervision import Supervision
+from flows.engine.workspace_lock import command_line, workspace_lock
+from flows.stage import git_commit, log_tail
+
+STATE_FOLDER = ".tessera"
+STAGE_FUNCTION = "flows.stage:run_request"
+PREFECT_PATIENCE_SECONDS = 30.0
+GIB = 2**30
+
+
+class NothingToRun(TesseraError):
+    """The selection holds no variant that can run here."""
+
+
+class RunFailed(TesseraError):
+    """At least one stage failed; the others are done and recorded."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to reproduce.
+
+    Attributes:
+        papers: Slugs.
+        variants: Only these variants; empty for all of each paper.
+        embedded: Only variants whose data need neither mirror nor network.
+        profile: "small" or "full".
+        seeds: Only these seeds (nothing is judged then); empty for all.
+        force: Run although nothing changed.
+    """
+
+    papers: tuple[str, ...]
+    variants: tuple[str, ...] = ()
+    embedded: bool = False
+    profile: str = "small"
+    seeds: tuple[int, ...] = ()
+    force: bool = False
+
+
+@dataclass
+class Report:
+    """What a run came to.
+
+    Attributes:
+        outcomes: The outcome of every stage considered, by DVC address.
+        results: Result folders of the variants selected, in order.
+        ran: Whether anything was stale.
+        seconds: Wall time.
+        notes: Things the user should know (records that wait, a server that did not come up).
+    """
+
+    outcomes: Mapping[str, Outcome]
+    results: list[Path]
+    ran: bool
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The stages that failed."""
+        return [outcome for outcome in self.outcomes.values() if outcome.state is State.FAILED]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was stopped before its end."""
+        return any(outcome.state is State.STOPPED for outcome in self.outcomes.values())
+
+
+def check(workspace: Workspace, slugs: Iterable[str]) -> None:
+    """Refuse papers whose declarations have errors.
+
+    Raises:
+        DeclarationError: Listing all of them.
+    """
+    errors = [problem for problem in workspace.problems(list(slugs)) if not problem.warning]
+    if errors:
+        raise DeclarationError(errors)
+
+
+def choose(workspace: Workspace, selection: Selection) -> list[tuple[Paper, str]]:
+    """Return the (paper, variant) pairs of a selection, canonical variants first within a paper.
+
+    Raises:
+        NothingToRun: No variant is left, or a variant does not exist.
+    """
+    chosen: list[tuple[Paper, str]] = []
+    known: set[str] = set()
+    for slug in selection.papers:
+        paper = workspace.paper(slug)
+        known.update(paper.variants)
+        names = sorted(paper.variants, key=lambda name: (name != paper.canonical, name))
+        if selection.variants:
+            names = [name for name in names if name in selection.variants]
+        if selection.embedded:
+            names = [
+                name for name in names if all(workspace.data_set(data).embedded for data in paper.variants[name].data)
+            ]
+        chosen += [(paper, name) for name in names]
+    if unknown := set(selection.variants) - known:
+        name = sorted(unknown)[0]
+        raise NothingToRun(
+            f"NothingToRun: no paper of {', '.join(selection.papers)} has a variant {name!r}.{did_you_mean(name, known)}"
+        )
+    if not chosen:
+        raise NothingToRun(
+            f"NothingToRun: {', '.join(selection.papers) or 'the selection'} has no variant on embedded data; leave "
+            "--embedded away and set TESSERA_MIRROR, or go online."
+        )
+    return chosen
+
+
+def stages_of(chosen: Iterable[tuple[Paper, str]], selection: Selection) -> dict[str, StageSpec]:
+    """Return the target stages by DVC address: the judges, or with `seeds` the evaluations of those seeds."""
+    targets: dict[str, StageSpec] = {}
+    for paper, variant in chosen:
+        for spec in plan_stages(paper, variant, selection.profile):
+            wanted = (
+                spec.kind == "evaluate" and spec.seed in selection.seeds if selection.seeds else spec.kind == "judge"
+            )
+            if wanted:
+                targets[spec.address] = spec
+    return targets
+
+
+def all_specs(workspace: Workspace, papers: Iterable[Paper], profile: str) -> dict[str, StageSpec]:
+    """Return every stage of the given papers, and all data and base stages, by DVC address."""
+    specs = [data_stage(workspace, name) for name in workspace.data]
+    specs += [base_stage(workspace, name) for name in workspace.bases]
+    specs += [spec for paper in papers for name in paper.variants for spec in plan_stages(paper, name, profile)]
+    return {spec.address: spec for spec in specs}
+
+
+def stage_call(root: Path, spec: StageSpec, *, under: str = "", set_values: Mapping[str, Any] | None = None) -> Call:
+    """Return the call that runs a stage on a worker; `under` and `set_values` are for runs that DVC does not track."""
+    wanted = spec.resources
+    cpus = float(wanted.get("cpus", 1))
+    if wanted.get("exclusive"):
+        cpus = max(cpus, float(len(os.sched_getaffinity(0))))
+    arguments = [word for word in spec.arguments if word not in ("--profile", spec.profile)]
+    return Call(
+        function=STAGE_FUNCTION,
+        payload={
+            "root": str(root),
+            "arguments": arguments,
+            "profile": spec.profile,
+            "under": under,
+            "set": dict(set_values or {}),
+        },
+        resources=Resources(cpus, float(wanted.get("gpus", 0)), int(float(wanted.get("memory", 0)) * GIB)),
+    )
+
+
+def read_result(root: Path, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a stage's result.
+
+    Raises:
+        StageFailed: The stage failed; the message carries its log's path and last lines.
+    """
+    if value["status"] == "done":
+        return value
+    tail = log_tail(root, value["log"]) if value.get("log") else value.get("traceback", "")
+    where = f"\nlog: {value['log']}/log.txt" if value.get("log") else ""
+    raise StageFailed(f"{value['message']}{where}\n{_indent(tail)}".rstrip())
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  | {line}" for line in text.splitlines())
+
+
+@contextmanager
+def stopping_on_signals(execution: Execution) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run between stages; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        execution.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def reproduce(
+    root: Path,
+    selection: Selection,
+    *,
+    console: Console,
+    jobs: int | None = None,
+    address: str | None = None,
+    in_flow: bool = False,
+    dry_run: bool = False,
+) -> Report:
+    """Reproduce a selection of papers.
+
+    Args:
+        root: The workspace.
+        selection: What to reproduce.
+        console: Where progress is shown.
+        jobs: Stages at once; default: the cluster's processors.
+        address: Ray cluster to use; None starts one.
+        in_flow: Whether the caller already is a Prefect flow run, which then shows the stages.
+        dry_run: Only say what would run.
+
+    Raises:
+        TesseraError: The declarations are wrong, the workspace is busy, or the selection is empty. Failed stages do
+            not raise; they stand in the report.
+    """
+    began = time.monotonic()
+    root = root.resolve()
+    workspace = Workspace.load(root)
+    check(workspace, selection.papers)
+    chosen = choose(workspace, selection)
+    papers = list({paper.slug: paper for paper, _ in chosen}.values())
+    targets = stages_of(chosen, selection)
+    results = [root / spec.output for spec in targets.values() if spec.kind == "judge"]
+    state = root / STATE_FOLDER
+    with workspace_lock(state / "lock", command_line()):
+        sync(root, profile=selection.profile, papers=[paper.slug for paper in papers])
+        write_digests(root)
+        from flows.engine.graph import DvcGraph
+
+        graph = DvcGraph(root)
+        try:
+            with graph.locked():
+                if graph.stale("code"):
+                    graph.commit("code")
+                specs = all_specs(workspace, papers, selection.profile)
+                run = _Run(root, workspace, graph, specs, selection, console, jobs, address, in_flow, chosen)
+                outcomes = run.dry(targets) if dry_run else run.go(targets)
+        finally:
+            graph.close()
+    return Report(
+        outcomes=outcomes,
+        results=results,
+        ran=any(outcome.state is not State.CLEAN for outcome in outcomes.values()),
+        seconds=time.monotonic() - began,
+        notes=run.notes,
+    )
+
+
+@dataclass
+class _Run:
+    """One execution with everything that watches it."""
+
+    root: Path
+    workspace: Workspace
+    graph: Any
+    specs: dict[str, StageSpec]
+    selection: Selection
+    console: Console
+    jobs: int | None
+    address: str | None
+    in_flow: bool
+    chosen: list[tuple[Paper, str]]
+    notes: list[str] = field(default_factory=list)
+
+    def _execution(self, targets: Iterable[str], dispatch: RayDispatch, observers: tuple[Observer, ...]) -> Execution:
+        order = {paper.slug: place for place, (paper, _) in enumerate(self.chosen)}
+
+        def priority(node: Any) -> float:
+            # Papers in the order they were asked for; inside a paper longest first, by what the last run took.
+            spec = self.specs.get(node.address)
+            if spec is None:
+                return 1e9
+            return -1e6 * order.get(spec.paper, -1) + _last_seconds(self.root / spec.log)
+
+        force = frozenset(address for address in self.graph.select(targets) if self._forced(address))
+        return Execution(
+            graph=self.graph,
+            dispatch=dispatch,
+            call=lambda node: stage_call(self.root, self._spec(node.address)),
+            read=lambda value: read_result(self.root, value),
+            jobs=self.jobs,
+            force=force,
+            settled=frozenset({"code"}),
+            priority=priority,
+            observers=observers,
+        )
+
+    def _spec(self, address: str) -> StageSpec:
+        try:
+            return self.specs[address]
+        except KeyError:
+            raise StageFailed(
+                f"{address} stands in dvc.yaml but in no declaration; run `tessera sync` to compile the stages anew."
+            ) from None
+
+    def _forced(self, address: str) -> bool:
+        spec = self.specs.get(address)
+        return self.selection.force and spec is not None and spec.kind in ("train", "evaluate", "judge")
+
+    def _label(self, address: str) -> str:
+        spec = self.specs.get(address)
+        return address if spec is None or not spec.variant else f"{spec.paper} {spec.name}"
+
+    def dry(self, targets: Iterable[str]) -> dict[str, Outcome]:
+        """Say what would run."""
+        dispatch = RayDispatch([STAGE_FUNCTION])
+        stale, clean = self._execution(targets, dispatch, ()).plan(targets)
+        for address in stale:
+            self.console.print(f"would run {self._label(address)}", highlight=False)
+        return {a: Outcome(a, State.WAITING) for a in stale} | {a: Outcome(a, State.CLEAN) for a in clean}
+
+    def go(self, targets: Iterable[str]) -> dict[str, Outcome]:
+        """Run what is stale."""
+        from flows.engine.orchestration import PrefectMirror
+
+        supervision = Supervision()
+        dispatch = RayDispatch([STAGE_FUNCTION], address=self.address, preload=["torch", "polars", "pydantic"])
+        display = Display(self.console, self._label, self._progress_file)
+        mirror = PrefectMirror(
+            self.root / STATE_FOLDER / "prefect",
+            None if self.in_flow else lambda: _follow_in_prefect(mirror, self._flow_parameters()),
+            describe=self._describe,
+        )
+        watcher = _Watcher(self, supervision, mirror)
+        execution = self._execution(targets, dispatch, (watcher, display, mirror))
+        try:
+            if self.in_flow:
+                follower = _start_follower(mirror)
+            with stopping_on_signals(execution):
+                outcomes = execution.run(targets)
+            display.close()
+            watcher.finish()
+            mirror.close(PREFECT_PATIENCE_SECONDS)
+            if self.in_flow:
+                follower.join(PREFECT_PATIENCE_SECONDS)
+            if mirror.failure is not None:
+                self.notes.append(f"Prefect has no record of this run: {mirror.failure}")
+        finally:
+            display.close()
+            dispatch.close()
+            supervision.close()
+        return outcomes
+
+    def _progress_file(self, address: str) -> Path | None:
+        spec = self.specs.get(address)
+        return None if spec is None else self.root / spec.log / "progress.json"
+
+    def _describe(self, outcome: Outcome) -> str:
+        spec = self.specs.get(outcome.address)
+        tail = "" if spec is None else log_tail(self.root, spec.log)
+        return "\n".join(part for part in (outcome.message, tail) if part)
+
+    def _flow_parameters(self) -> dict[str, Any]:
+        return {
+            "papers": list(self.selection.papers),
+            "variants": list(self.selection.variants),
+            "profile": self.selection.profile,
+        }
+
+
+def _follow_in_prefect(mirror: Any, parameters: Mapping[str, Any]) -> None:
+    from prefect import flow
+
+    name = " ".join(parameters["papers"])[:80]
+
+    @flow(name="reproduce", flow_run_name=f"{name} ({parameters['profile']})", validate_parameters=False)
+    def reproduce_run(papers: list[str], variants: list[str], profile: str) -> dict[str, str]:
+        return mirror.follow()
+
+    reproduce_run(**parameters)
+
+
+def _start_follower(mirror: Any) -> threading.Thread:
+    """Follow the run in a thread that carries the surrounding Prefect flow run's context."""
+    import contextvars
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=lambda: context.run(mirror.follow), name="prefect", daemon=True)
+    thread.start()
+    return thread
+
+
+class _Watcher(Observer):
+    """Starts what a run needs when it turns out that it needs it, and tells history and MLflow about its end."""
+
+    def __init__(self, run: _Run, supervision: Supervision, mirror: Any) -> None:
+        self._run = run
+        self._supervision = supervision
+        self._mirror = mirror
+        self._tracker: Any = None
+        self._began = time.time()
+        self._judged: list[StageSpec] = []
+
+    def planned(self, stale: list[str], clean: list[str]) -> None:
+        if not stale:
+            return
+        self._supervision.start()
+        from flows.engine.tracking import Tracker
+
+        root = self._run.root
+        self._tracker = Tracker(None, root / STATE_FOLDER / "spool", uuid.uuid4().hex, git_commit(root), root)
+        self._tracker.start()
+
+    def ended(self, outcome: Outcome) -> None:
+        spec = self._run.specs.get(outcome.address)
+        if spec is None or outcome.state not in (State.DONE, State.FAILED) or self._tracker is None:
+            return
+        if spec.kind in ("train", "evaluate"):
+            self._tracker.log_stage(self._stage_record(outcome, spec))
+        elif spec.kind == "judge":
+            self._judged.append(spec)
+            self._judge_ended(outcome, spec)
+
+    def _stage_record(self, outcome: Outcome, spec: StageSpec) -> Any:
+        from flows.engine.tracking import StageRecord
+
+        run, ended = self._run, time.time()
+        paper = run.workspace.paper(spec.paper)
+        return StageRecord(
+            stage=spec.name,
+            kind=spec.kind,
+            study=paper.study,
+            family=paper.family,
+            paper=spec.paper,
+            variant=spec.variant,
+            arm=spec.arm,
+            seed=spec.seed,
+            profile=spec.profile,
+            params=spec.resolve(run.workspace, {}).model_dump(mode="json"),
+            run=run.root / spec.output,
+            log=run.root / spec.log,
+            started=ended - outcome.seconds,
+            ended=ended,
+            data=list(paper.variants[spec.variant].data),
+            hashes=run.graph.recorded_hashes(outcome.address),
+            code_digest=unit_digest(run.root, spec),
+            error=outcome.message if outcome.state is State.FAILED else "",
+        )
+
+    def _judge_ended(self, outcome: Outcome, spec: StageSpec) -> None:
+        from flows.engine.tracking import PaperRecord
+        from flows.ledger.judge import read_summaries
+
+        run = self._run
+        paper = run.workspace.paper(spec.paper)
+        results = run.root / spec.output
+        summaries, verdicts, figures = [], {}, []
+        if outcome.state is State.DONE:
+            summaries = read_summaries(results)
+            verdicts = {claim["id"]: claim["verdict"] for claim in _verdicts(results)["claims"]}
+            figures = sorted((results / "figures").glob("*.svg")) if (results / "figures").is_dir() else []
+            if spec.profile == "small":
+                from flows.ledger.history import append
+
+                append(run.root / "results" / spec.paper, _verdicts(results), date=time.strftime("%Y-%m-%d"))
+        self._tracker.finish_paper(
+            PaperRecord(
+                study=paper.study,
+                family=paper.family,
+                paper=spec.paper,
+                variant=spec.variant,
+                profile=spec.profile,
+                started=self._began,
+                ended=time.time(),
+                summaries=summaries,
+                verdicts=verdicts,
+                figures=figures,
+                hashes=run.graph.recorded_hashes(outcome.address),
+                error=outcome.message if outcome.state is State.FAILED else "",
+            )
+        )
+
+    def finish(self) -> None:
+        """Flush the records; what cannot be sent waits for the next run."""
+        if self._tracker is None:
+            return
+        state = self._tracker.close(timeout=20.0)
+        if state.waiting or state.lost:
+            self._run.notes.append(
+                f"MLflow has not taken {state.waiting} records yet ({state.problem or 'slow'}); they are kept and sent "
+                "at the next run." + (f" {state.lost} were lost." if state.lost else "")
+            )
+
+
+def _verdicts(results: Path) -> dict[str, Any]:
+    return json.loads((results / "verdicts.json").read_text(encoding="utf-8"))
+
+
+def _last_seconds(log: Path) -> float:
+    try:
+        return float(json.loads((log / "environment.json").read_text(encoding="utf-8"))["wall_seconds"])
+    except (OSError, ValueError, KeyError):
+        return 60.0
+
+
+def failures(report: Report) -> str:
+    """Return the end of a failed run in words: what failed, where its log is, how to try again."""
+    lines = [f"{outcome.address} failed: {outcome.message}" for outcome in report.failed]
+    skipped = sum(outcome.state is State.SKIPPED for outcome in report.outcomes.values())
+    done = sum(outcome.state in GOOD for outcome in report.outcomes.values())
+    lines.append(f"{done} stages are done and kept, {len(report.failed)} failed, {skipped} were skipped.")
+    lines.append("Mend the cause and run the same command again: it goes on where this run ended.")
+    return "\n".join(lines)
