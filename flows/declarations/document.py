@@ -1,8 +1,8 @@
 """YAML files read with line numbers, strictly and fast.
 
-YAML's older rules hold traps that a declaration must not fall into: `no` is an arm's name and not a boolean, `1e-3` is a
-number and not text, a key given twice is a mistake and not an override. Scalars follow YAML 1.2, duplicate keys,
-anchors and language-specific tags are refused, and every value knows its line.
+YAML's older rules hold traps that a declaration must not fall into: `no` is an arm's name and not a boolean, `1e-3`
+is a number and not text, a key given twice is a mistake and not an override. Scalars follow YAML 1.2; duplicate keys,
+aliases and language-specific tags are refused; every value knows its line.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class _Reader:
     def read(self, expected: str = "a mapping") -> tuple[dict[str, Any], dict[Location, int]]:
         node = self._compose()
         if node is None:
-            raise DeclarationError([Problem(self._path, 1, "", f"the file is empty; expected {expected}.")])
+            raise self._failure(1, f"the file is empty; expected {expected}.")
         self._lines[()] = node.start_mark.line + 1
         data = self._value(node, ())
         if not isinstance(data, dict):
@@ -156,8 +156,7 @@ class _Reader:
             text = self._source.decode("utf-8")
         except UnicodeDecodeError as error:
             line = self._source.count(b"\n", 0, error.start) + 1
-            message = f"byte {error.start} is not UTF-8; save the file as UTF-8."
-            raise DeclarationError([Problem(self._path, line, "", message)]) from None
+            raise self._failure(line, f"byte {error.start} is not UTF-8; save the file as UTF-8.") from None
         loader = None
         try:
             loader = _Loader(text)
@@ -165,21 +164,20 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else None
-            words = [word for word in (error.context, error.problem) if word]
-            raise DeclarationError(
-                [Problem(self._path, line, "", f"not readable as YAML: {', '.join(words)}.")]
-            ) from None
+            words = ", ".join(word for word in (error.context, error.problem) if word)
+            raise self._failure(line, f"not readable as YAML: {words}.") from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            message = f"not readable as YAML: a control character (code {error.character})."
-            raise DeclarationError([Problem(self._path, line, "", message)]) from None
+            words = f"not readable as YAML: a control character (code {error.character})."
+            raise self._failure(line, words) from None
         except RecursionError:
-            raise DeclarationError(
-                [Problem(self._path, None, "", "not readable as YAML: nested too deeply.")]
-            ) from None
+            raise self._failure(None, "not readable as YAML: nested too deeply.") from None
         finally:
             if loader is not None:
                 loader.dispose()
+
+    def _failure(self, line: int | None, message: str) -> DeclarationError:
+        return DeclarationError([Problem(self._path, line, "", message)])
 
     def _value(self, node: yaml.Node, location: Location) -> Any:
         if id(node) in self._seen:

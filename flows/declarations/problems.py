@@ -1,4 +1,4 @@
-"""Problems of declarations: each names the file, the line, the key, what was expected and the nearest right spelling."""
+"""Problems of declarations: each names file, line and key, what was expected and the nearest right spelling."""
 
 from __future__ import annotations
 

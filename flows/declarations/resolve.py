@@ -85,7 +85,7 @@ def _overrides_of(paper: Paper, study: Study, arm: str, overrides: Mapping[str, 
     for key, value in overrides.items():
         owner, name = "", key
         if key.startswith("arms."):
-            _, owner, name = (key.split(".", 2) + [""])[:3]
+            _, owner, name = [*key.split(".", 2), ""][:3]
             if owner not in paper.arms:
                 words = f"{owner!r} is no arm of {paper.slug}.{did_you_mean(owner, paper.arms)}"
                 raise DeclarationError([Problem(f"--set {key}", None, "", words)])

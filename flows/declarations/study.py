@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import flows.studies
+import flows.studies.bases
 from components.errors import TesseraError, did_you_mean
 from flows.declarations.metric import Metric
 from flows.declarations.parameters import StudyParams
@@ -59,10 +60,14 @@ def python_name(name: str) -> str:
 
 def study_names() -> list[str]:
     """Return the name of every study that has a params module, sorted."""
-    found = pkgutil.iter_modules(flows.studies.__path__)
-    return sorted(
-        module.name.replace("_", "-") for module in found if module.ispkg and _exists(params_module(module.name))
-    )
+    packages = [found.name for found in pkgutil.iter_modules(flows.studies.__path__) if found.ispkg]
+    return sorted(name.replace("_", "-") for name in packages if _exists(params_module(name)))
+
+
+def recipe_names() -> list[str]:
+    """Return the name of every recipe for bases that has a params module, sorted."""
+    modules = [found.name for found in pkgutil.iter_modules(flows.studies.bases.__path__)]
+    return sorted(module.removesuffix("_params") for module in modules if module.endswith("_params"))
 
 
 def params_module(study: str) -> str:
@@ -116,10 +121,7 @@ def load_recipe(name: str) -> Recipe:
         StudyError: Its params module lacks `Params`.
     """
     if not name.isidentifier() or not _exists(recipe_params_module(name)):
-        modules = importlib.import_module("flows.studies.bases").__path__
-        known = sorted(
-            m.name.removesuffix("_params") for m in pkgutil.iter_modules(modules) if m.name.endswith("_params")
-        )
+        known = recipe_names()
         raise UnknownStudy(f"{name!r} is no recipe; expected one of {', '.join(known)}.{did_you_mean(name, known)}")
     module = importlib.import_module(recipe_params_module(name))
     return Recipe(name, _model(module, "Params"), _components(module))

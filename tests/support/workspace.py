@@ -1,8 +1,8 @@
 """Small workspaces for tests: papers of a toy study whose stages take no time.
 
-The toy study and the toy recipe for bases lie beside this file, in `toy`. In this process they are found because their folder is
-added to the path of the package `flows.studies`; a workspace made with `code=True` holds a copy of `flows` with the
-toy study inside, so that `python -m flows.stage` works in it and its code can be edited.
+The toy study and the toy recipe for bases lie beside this file, in `toy`. In this process they are found because
+their folder is added to the path of the package `flows.studies`; a workspace made with `code=True` holds a copy of the
+code with the toy study inside, so that `python -m flows.stage` works in it and its code can be edited.
 """
 
 from __future__ import annotations
@@ -60,12 +60,8 @@ def make_workspace(
     register_toy_study()
     root.mkdir(parents=True, exist_ok=True)
     write(root, "params/bases.yaml", _bases_yaml(bases))
-    for number in range(papers):
-        write(
-            root,
-            f"params/toy-{number}/paper.yaml",
-            paper_yaml(f"toy-{number}", arms, seeds, variants, bases, parameters),
-        )
+    for slug in (f"toy-{number}" for number in range(papers)):
+        write(root, f"params/{slug}/paper.yaml", paper_yaml(slug, arms, seeds, variants, bases, parameters))
     (root / ".tessera").mkdir(exist_ok=True)
     write(root, ".gitignore", ".tessera/\n/data/\n/runs/\n__pycache__/\n")
     if code:
@@ -88,6 +84,7 @@ def paper_yaml(
 ) -> str:
     """Return the declaration of one toy paper."""
     names = ["mean", "median", *(f"mean_{number}" for number in range(2, arms))][: max(arms, 2)]
+    small = ["minutes: 1", *(f"{key}: {value}" for key, value in (parameters or {}).items())]
     used = f"[constant-{bases - 1}]" if bases else "[]"
     lines = [
         f"slug: {slug}",
@@ -102,15 +99,10 @@ def paper_yaml(
         "arms:",
         "  mean: {says: the mean}",
         "  median: {says: the median, rule: median}",
-        *(
-            f"  {name}: {{says: the mean of a wider draw, spread: {number + 2}.5}}"
-            for number, name in enumerate(names[2:])
-        ),
+        *(f"  {name}: {{says: a wider draw, spread: {number}.5}}" for number, name in enumerate(names[2:], 2)),
         "profiles:",
         "  smoke: {steps: 4}",
-        "  small: {"
-        + ", ".join(["minutes: 1", *(f"{key}: {value}" for key, value in (parameters or {}).items())])
-        + "}",
+        f"  small: {{{', '.join(small)}}}",
         "  full: {steps: 1000, needs: patience}",
         "claims:",
         "  - id: mean-is-close",
@@ -168,11 +160,12 @@ def edit(root: Path, path: str, old: str, new: str) -> None:
 
 def command(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command in a workspace, with a fixed git identity and no user configuration."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {
         "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org",
         "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org",
         "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
-        "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "DVC_NO_ANALYTICS": "1",
+        "PATH": programs, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "DVC_NO_ANALYTICS": "1",
     }  # fmt: skip
     done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     if check and done.returncode:

@@ -1,0 +1,110 @@
+"""JSON Schemas of everything declared in YAML, so that editors complete and check it while it is written.
+
+A paper's schema knows every study: below `study: image-tokenizer`, an arm completes the parameters of that study.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.declarations.bases import Base
+from flows.declarations.catalogue import CatalogueEntry
+from flows.declarations.paper import Arm, Paper, Profile, Variant
+from flows.declarations.parameters import StudyParams
+from flows.declarations.study import load_recipe, load_study, recipe_names, study_names
+
+FOLDER = "params/schema"
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_WITH_PARAMETERS = (Arm, Variant, Profile)
+
+
+def schema_files() -> dict[str, str]:
+    """Return the text of every published schema by path."""
+    from components.data.declaration import DataSet
+
+    schemas = {
+        "paper": paper_schema(),
+        "bases": bases_schema(),
+        "data": _by_name(DataSet, "Data sets by name"),
+        "catalogue": _by_name(CatalogueEntry, "Papers by slug"),
+    }
+    return {f"{FOLDER}/{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in schemas.items()}
+
+
+def schema_comment(name: str, depth: int) -> str:
+    """Return the first line of a YAML file that tells editors its schema.
+
+    Args:
+        name: "paper", "bases", "data" or "catalogue".
+        depth: Folders between params/ and the file: 1 for a paper, 0 for the others.
+    """
+    return f"# yaml-language-server: $schema={'../' * depth}schema/{name}.schema.json"
+
+
+def paper_schema() -> dict[str, Any]:
+    """Return the schema of a paper.yaml."""
+    schema = Paper.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    for model in _WITH_PARAMETERS:
+        del definitions[model.__name__]["properties"]["parameters"]
+        # The conditions below name the parameters of each study; an unknown study allows any.
+        definitions[model.__name__]["additionalProperties"] = True
+    _accept_times(definitions["Ratio"])
+    schema["properties"]["study"]["enum"] = study_names()
+    schema["allOf"] = []
+    for name in study_names():
+        parameters = _parameters(load_study(name).evaluate_params, definitions)
+        sections = {}
+        for section, model in (("arms", Arm), ("variants", Variant), ("profiles", Profile)):
+            reserved = definitions[model.__name__]["properties"]
+            title = f"{model.__name__}-{name}"
+            definitions[title] = {
+                "type": "object",
+                "properties": reserved | parameters,
+                "additionalProperties": False,
+                "description": definitions[model.__name__]["description"],
+            }
+            sections[section] = {"additionalProperties": {"$ref": f"#/$defs/{title}"}}
+        condition = {"properties": {"study": {"const": name}}, "required": ["study"]}
+        schema["allOf"].append({"if": condition, "then": {"properties": sections}})
+    return _published(schema, "One paper of Tessera")
+
+
+def bases_schema() -> dict[str, Any]:
+    """Return the schema of bases.yaml."""
+    schema = _by_name(Base, "Bases by name")
+    base = schema["$defs"]["Base"]
+    base["properties"]["recipe"]["enum"] = recipe_names()
+    base["allOf"] = []
+    for name in recipe_names():
+        parameters = _parameters(load_recipe(name).params, schema["$defs"])
+        condition = {"properties": {"recipe": {"const": name}}, "required": ["recipe"]}
+        params = {"type": "object", "properties": parameters, "additionalProperties": False}
+        base["allOf"].append({"if": condition, "then": {"properties": {"params": params}}})
+    return schema
+
+
+def _by_name(model: type[BaseModel], title: str) -> dict[str, Any]:
+    schema = model.model_json_schema(by_alias=True)
+    definitions = schema.pop("$defs", {}) | {model.__name__: schema}
+    mapping = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{model.__name__}"}, "$defs": definitions}
+    return _published(mapping, title)
+
+
+def _parameters(model: type[StudyParams], definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = model.model_json_schema(by_alias=True)
+    definitions |= schema.get("$defs", {})
+    return schema["properties"]
+
+
+def _accept_times(ratio: dict[str, Any]) -> None:
+    ratio["properties"]["times"] = ratio["properties"]["over"] | {"title": "Times"}
+    ratio["required"].remove("over")
+    ratio["oneOf"] = [{"required": ["over"]}, {"required": ["times"]}]
+
+
+def _published(schema: dict[str, Any], title: str) -> dict[str, Any]:
+    return {"$schema": _DRAFT, "title": title, **{key: value for key, value in schema.items() if key != "title"}}
