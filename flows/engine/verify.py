@@ -321,7 +321,12 @@ def _copy_data(root: Path, clean: Path, names: Sequence[str]) -> list[str]:
 def _git(folder: Path, *arguments: str) -> str:
     try:
         return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=600
+            ["git", "--no-optional-locks", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
         ).stdout
     except FileNotFoundError as error:
         raise WorkspaceFailed("WorkspaceFailed: git is not installed; verifying needs it.") from error
