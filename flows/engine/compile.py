@@ -137,7 +137,7 @@ def _top(workspace: Workspace) -> dict[str, Any]:
     code = StageSpec.code()
     stages: dict[str, Any] = {
         "code": {
-            "cmd": _command(code),
+            "cmd": stage_command(code),
             "desc": code.says,
             # Kept between runs: DVC would delete the files first, and then every run would rewrite all of them.
             "outs": [{path: {"cache": False, "persist": True}} for path in digest_files(workspace)],
@@ -158,7 +158,7 @@ def _entry(stage: StageSpec) -> dict[str, Any]:
     tracked_by_git = stage.kind in ("base", "judge")
     entry: dict[str, Any] = {
         "desc": stage.says,
-        "cmd": _command(stage),
+        "cmd": stage_command(stage),
         "params": [{digest_file(stage): [f"{stage.unit}.code", f"{stage.unit}.params"]}],
         "outs": [{stage.output: {"cache": False}} if tracked_by_git else stage.output],
         "meta": dict(stage.resources),
@@ -173,7 +173,8 @@ def _in_order(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in keys if key in entry}
 
 
-def _command(stage: StageSpec) -> str:
+def stage_command(stage: StageSpec) -> str:
+    """Return the command that stands in dvc.yaml for a stage."""
     return " ".join(("python", "-m", "flows.stage", *stage.arguments))
 
 

@@ -28,7 +28,7 @@ from flows.declarations.study import entry_candidates, load_recipe, load_study, 
 from flows.declarations.workspace import Workspace
 from flows.declarations.yaml_text import yaml_text
 from flows.engine.code_lock import CodeLock, ModuleRecord, locked_digests
-from flows.engine.compile import all_stages, digest_file, digest_files
+from flows.engine.compile import Change, all_stages, digest_file, digest_files
 from flows.engine.syntax import Symbol, Syntax, read_syntax
 
 PACKAGES = ("components", "flows")
@@ -255,13 +255,17 @@ def unit_digest(root: Path, stage: StageSpec) -> str:
     return code.digest(entry_modules(Workspace.load(root), stage, code))
 
 
-def write_digests(root: Path) -> list[str]:
+def write_digests(root: Path, *, check: bool = False) -> list[Change]:
     """Write the code digest and the parameters of every unit; what the stage `code` does.
 
     Files whose content is the same are not touched. What new digests stand for is recorded in `params/code.lock`.
 
+    Args:
+        root: Workspace root.
+        check: Only compare; write nothing.
+
     Returns:
-        Paths that changed, relative to the workspace.
+        What changed, or would change.
 
     Raises:
         CodeError: A stage has no code; files of papers whose stages have are written all the same.
@@ -283,14 +287,18 @@ def write_digests(root: Path) -> list[str]:
             continue
         current.add(digest)
         files[path][stage.unit] = {"code": digest, "params": unit_params(workspace, stage)}
-    changed = []
+    changes = []
     for path, units in files.items():
-        if path not in failures and write_if_changed(workspace.root / path, yaml_text(units, HEADER).encode()):
-            changed.append(path)
-    if not current <= known:
+        file, text = workspace.root / path, yaml_text(units, HEADER).encode()
+        if path in failures or (file.is_file() and file.read_bytes() == text):
+            continue
+        changes.append(Change(path, "update" if file.is_file() else "create", ""))
+        if not check:
+            write_if_changed(file, text)
+    if not current <= known and not check:
         lock.keep(current | locked_digests(workspace.root))
         lock.write(workspace.root)
     code.save()
     if failures:
         raise CodeError("\n".join(dict.fromkeys(words for found in failures.values() for words in found)))
-    return changed
+    return changes
