@@ -134,7 +134,7 @@ def choose(workspace: Workspace, selection: Selection) -> list[tuple[Paper, str]
     if unknown := set(selection.variants) - known:
         name = sorted(unknown)[0]
         raise NothingToRun(
-            f"NothingToRun: no paper of {', '.join(selection.papers)} has a variant {name!r}.{did_you_mean(name, known)}"
+            f"NothingToRun: {', '.join(selection.papers)}: there is no variant {name!r}.{did_you_mean(name, known)}"
         )
     if not chosen:
         raise NothingToRun(
