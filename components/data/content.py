@@ -1,6 +1,6 @@
-"""Hashes: of a file's bytes, and of a table's content whichever way it was encoded.
+"""A hash of what a table holds, whichever way it was encoded.
 
-The content hash covers column names, types, values and their order, not the file format, compression or row groups,
+It covers column names, types, values and their order, not the file format, compression or row groups,
 so that two sources that serve the same table in different encodings have the same hash.
 """
 
@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from components.data.parquet import spelling
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def content_sha256(frame: pl.DataFrame) -> str:

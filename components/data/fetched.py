@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.data.content import file_sha256
 from components.data.errors import TruncatedParquet, WrongHash
 
 
@@ -21,6 +21,12 @@ class Fetched:
 
     paths: dict[str, Path]
     record: dict[str, Any] = field(default_factory=dict)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def checked_sha256(path: Path, expected: str | None, where: str, fix: str) -> str:

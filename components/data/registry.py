@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from components.data import calls, hub, origin, parquet
 from components.data import mirror as local_mirror
-from components.data.content import content_sha256, file_sha256
+from components.data.content import content_sha256
 from components.data.declaration import (
     DataSet,
     GeneratorSource,
@@ -44,6 +44,7 @@ from components.data.errors import (
     WrongContent,
     WrongTables,
 )
+from components.data.fetched import file_sha256
 from components.errors import did_you_mean
 
 META = "meta.json"
