@@ -37,6 +37,7 @@ def judge(context: JudgeContext, provenance: Mapping[str, Any], derive: Derive |
         judge_claim(claim, measurements, context.profile) for claim in claims_of(context.paper, context.variant)
     ]
     write_parquet(measurements.frame(), context.output / "metrics.parquet")
+    write_parquet(measurements.summary(), context.output / "summary.parquet")
     write_parquet(thinned_curves(_trainings(context)), context.output / "curves.parquet")
     record = verdict_record(context, judgements, provenance)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -10,7 +10,7 @@ import polars as pl
 
 from components.errors import TesseraError, did_you_mean
 from components.metrics.tables import CURVE_SCHEMA, METRIC_SCHEMA, MetricTable, condition
-from flows.ledger.statistics import Measurement, Replicates, replicates
+from flows.ledger.statistics import Measurement, Replicates, mean, replicates
 
 CURVE_POINTS = 200
 
@@ -23,6 +23,19 @@ JUDGED_METRICS = {
     "unit": pl.String,
     "samples": pl.Int64,
     "variance": pl.Float64,
+    "normaliser": pl.String,
+    "masked_share": pl.Float64,
+}
+SUMMARY = {
+    "arm": pl.String,
+    "metric": pl.String,
+    "at": pl.String,
+    "mean": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "n": pl.Int64,
+    "samples": pl.Int64,
+    "unit": pl.String,
     "normaliser": pl.String,
     "masked_share": pl.Float64,
 }
@@ -186,6 +199,38 @@ class Measurements:
             for (metric, at), cell in cells.items()
         ]
         return pl.DataFrame(rows, schema=JUDGED_METRICS)
+
+    def summary(self) -> pl.DataFrame:
+        """Mean over seeds of every metric of every arm with its interval (infinite where refused), in SUMMARY.
+
+        A condition that only some seeds of an arm measured is summarised over those.
+        """
+        rows = []
+        for arm in self.arms:
+            runs = self.runs(arm)
+            for metric, at in dict.fromkeys(key for run in runs for key in self._cells[run]):
+                cells = [self._cells[run][metric, at] for run in runs if (metric, at) in self._cells[run]]
+                estimate = mean(
+                    replicates(
+                        [cell.measurement for cell in cells], constant=self.is_constant(arm), source=f"{metric}{at}"
+                    )
+                )
+                rows.append(
+                    {
+                        "arm": arm,
+                        "metric": metric,
+                        "at": at,
+                        "mean": estimate.value,
+                        "low": estimate.low,
+                        "high": estimate.high,
+                        "n": estimate.seeds,
+                        "samples": estimate.samples,
+                        "unit": cells[0].unit,
+                        "normaliser": cells[0].normaliser,
+                        "masked_share": sum(cell.masked_share for cell in cells) / len(cells),
+                    }
+                )
+        return pl.DataFrame(rows, schema=SUMMARY)
 
 
 def _list(names) -> str:

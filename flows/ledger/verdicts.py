@@ -117,9 +117,14 @@ def judge_claim(claim: Claim, measurements: Measurements, profile: str) -> Judge
     closed = [gate for gate in gates if gate.standing != "holds"]
     if closed:
         verdict = "inconclusive"
-        notes += [f"Gate not met: {gate.test} ({spell_estimate(gate)})." for gate in closed]
+        notes += [f"Gate not met: {gate.test} ({_measured(gate)})." for gate in closed]
     notes += [f"{outcome.test}: {outcome.reason}." for outcome in (*gates, *outcomes) if outcome.reason]
     return Judgement(claim, verdict, outcomes, gates, " ".join(notes))
+
+
+def _measured(outcome: Outcome) -> str:
+    estimate = outcome.estimate
+    return spell_interval(estimate.value, estimate.low, estimate.high, outcome.unit)
 
 
 def _all_hold(standings: Sequence[Standing]) -> Standing:
@@ -381,8 +386,18 @@ def number(value: float) -> str:
     return words.replace("-", "−")
 
 
-def spell_estimate(outcome: Outcome) -> str:
+def to_precision(value: float, spread: float) -> str:
+    """Spell a number to the digits that its spread lets stand: two digits of the spread, `1.386 ± 0.133` as 1.39."""
+    if not (math.isfinite(value) and math.isfinite(spread) and spread > 0):
+        return number(value)
+    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    if decimals > 6 or abs(value) >= 1e6:
+        return number(value)
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def spell_interval(value: float, low: float, high: float, unit: str) -> str:
     """Spell an estimate with its interval and unit: `2.31 [1.95, 2.67] dB`."""
-    estimate = outcome.estimate
-    ends = f"[{number(estimate.low)}, {number(estimate.high)}]"
-    return " ".join(part for part in (number(estimate.value), ends, outcome.unit) if part)
+    half = (high - low) / 2 if math.isfinite(high - low) else math.nan
+    ends = f"[{to_precision(low, half)}, {to_precision(high, half)}]"
+    return " ".join(part for part in (to_precision(value, half), ends, unit) if part)
