@@ -472,7 +472,7 @@ class _Watcher(Observer):
 
     def _judge_ended(self, outcome: Outcome, spec: StageSpec) -> None:
         from flows.engine.tracking import PaperRecord
-        from flows.ledger.judge import read_summaries
+        from flows.ledger.results import read_summaries
 
         run = self._run
         paper = run.workspace.paper(spec.paper)
