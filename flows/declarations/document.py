@@ -144,7 +144,10 @@ class _Reader:
         if node is None:
             raise self._failure(1, f"the file is empty; expected {expected}.")
         self._lines[()] = node.start_mark.line + 1
-        data = self._value(node, ())
+        try:
+            data = self._value(node, ())
+        except RecursionError:
+            raise self._failure(None, "not readable as YAML: nested too deeply.") from None
         if not isinstance(data, dict):
             self._report(node, (), f"expected a mapping of keys to values, got {describe(data)}.")
         if self._problems:
@@ -170,8 +173,6 @@ class _Reader:
             line = text.count("\n", 0, error.position) + 1
             words = f"not readable as YAML: a control character (code {error.character})."
             raise self._failure(line, words) from None
-        except RecursionError:
-            raise self._failure(None, "not readable as YAML: nested too deeply.") from None
         finally:
             if loader is not None:
                 loader.dispose()
@@ -181,7 +182,9 @@ class _Reader:
 
     def _value(self, node: yaml.Node, location: Location) -> Any:
         if id(node) in self._seen:
-            self._report(node, location, "an alias (*name) is not supported; write the value out.")
+            # An alias gives the node of its anchor, whose line is another one.
+            words = "an alias (*name) is not supported; write the value out."
+            self._problems.append(Problem(self._path, self._lines[location], dotted(location), words))
             return None
         self._seen.add(id(node))
         if isinstance(node, yaml.MappingNode):

@@ -104,7 +104,8 @@ def fault_message(fault: dict[str, Any], allowed: list[str]) -> str:
         return f"expected {_EXPECTED[kind]}, got {got}."
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
-        return f"expected {word} {context[key]}, got {got}."
+        bound = f"{context[key]:g}" if isinstance(context[key], float) else context[key]
+        return f"expected {word} {bound}, got {got}."
     if kind in ("value_error", "assertion_error"):
         return str(context["error"])
     message = fault["msg"]

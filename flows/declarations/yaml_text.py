@@ -74,9 +74,17 @@ def _flow(value: Any) -> str:
 def scalar(value: Any) -> str:
     """Spell a scalar: text without quotes where every YAML reader takes it for text."""
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value.isascii() else json.dumps(value, ensure_ascii=False)
+        return value if _PLAIN.fullmatch(value) and value.isascii() else _quoted(value)
     if isinstance(value, float):
         text = repr(value)
         # YAML 1.1 takes 1e-05 for text; a point makes it a number everywhere.
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
     return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """Quote a text; JSON's quotes are YAML's, except that YAML reads raw line separators and the like otherwise."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    if quoted.isprintable():
+        return quoted
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
