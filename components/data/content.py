@@ -55,10 +55,8 @@ def _feed(digest, series: pl.Series) -> None:
         _feed_array(digest, values.bin.size("b").cast(pl.Int64).to_numpy())
         digest.update(b"".join(values.to_list()))
     elif isinstance(dtype, pl.List):
-        lengths = series.list.len().cast(pl.Int64)
-        _feed_array(digest, lengths.to_numpy())
-        # An empty list would be exploded into a null of its own.
-        _feed(digest, series.filter(lengths > 0).explode())
+        _feed_array(digest, series.list.len().cast(pl.Int64).to_numpy())
+        _feed(digest, series.explode(empty_as_null=False))
     elif isinstance(dtype, pl.Array):
         _feed(digest, series.explode())
     elif isinstance(dtype, pl.Struct):

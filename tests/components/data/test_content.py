@@ -66,10 +66,14 @@ def test_any_change_of_content_changes_the_hash(changed):
 
 
 def test_the_hash_of_a_small_table_is_the_one_spelled_out_by_hand():
-    frame = pl.DataFrame({"t": ["ab", "c"]})
+    frame = pl.DataFrame({"t": ["ab", "c"], "l": pl.Series([[5, None], []], dtype=pl.List(pl.Int16))})
     number = lambda value: struct.pack("<q", value)  # noqa: E731
-    fed = b"tessera-content-1" + number(2) + number(1) + b"t" + number(6) + b"string" + number(0)
-    fed += number(2) + number(1) + b"abc"
+    text = lambda value: number(len(value)) + value  # noqa: E731
+    fed = b"tessera-content-1" + number(2)
+    fed += text(b"t") + text(b"string") + number(0) + number(2) + number(1) + b"abc"
+    fed += text(b"l") + text(b"{'list': 'int16'}") + number(0) + number(2) + number(0)
+    # The values in the lists: one null, marked in the second bit from the left, and 5.
+    fed += number(1) + bytes([0b01000000]) + struct.pack("<h", 5)
     assert content_sha256(frame) == hashlib.sha256(fed).hexdigest()
 
 
