@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.tokenizers.text.max_prefix import MaxPrefixTokenizer
 from components.tokenizers.text.trie import VocabularyTrie
 from components.tokenizers.text.validity import TextTokenizer, Validity
 
@@ -36,10 +35,14 @@ from components.tokenizers.text.validity import TextTokenizer, Validity
 class TokenModel(Protocol):
     """Whatever predicts tokens."""
 
-    vocabulary_size: int
-
     def along(self, tokens: Tensor) -> Tensor:
         """Return ln P(next token) after the first 0 .. T tokens of each sequence, (B, T) to (B, T + 1, V) float64."""
+
+
+class GreedyTokenizer(TextTokenizer, Protocol):
+    """Maximum prefix encoding, with its vocabulary by first symbols."""
+
+    trie: VocabularyTrie
 
 
 NextToken = Callable[[Sequence[int]], Tensor]
@@ -59,7 +62,6 @@ class Truncated:
     """
 
     def __init__(self, model: TokenModel, validity: Validity) -> None:
-        self.vocabulary_size = model.vocabulary_size
         self._model = model
         self._validity = validity
 
@@ -75,14 +77,14 @@ class Truncated:
         forbidden = torch.from_numpy(~self._validity.lasting_rows(states)).to(log_probabilities.device)
         return (log_probabilities.exp() * forbidden).sum(-1)
 
-    def next_token(self, next_token: NextToken) -> NextToken:
-        """Truncate a model that is called context by context."""
 
-        def truncated(tokens: Sequence[int]) -> Tensor:
-            allowed = self._validity.lasting_rows(np.array(self._validity.state(tokens)))
-            return _restrict(next_token(tokens), allowed)
+def truncated_calls(next_token: NextToken, validity: Validity) -> NextToken:
+    """Truncate, as `Truncated` does, a model that is called context by context."""
 
-        return truncated
+    def truncated(tokens: Sequence[int]) -> Tensor:
+        return _restrict(next_token(tokens), validity.lasting_rows(np.array(validity.state(tokens))))
+
+    return truncated
 
 
 def _restrict(log_probabilities: Tensor, allowed: np.ndarray) -> Tensor:
@@ -94,7 +96,7 @@ def _restrict(log_probabilities: Tensor, allowed: np.ndarray) -> Tensor:
 
 
 def max_prefix_log_probability(
-    next_token: NextToken, tokenizer: MaxPrefixTokenizer, rest: str, context: Sequence[int] = ()
+    next_token: NextToken, tokenizer: GreedyTokenizer, rest: str, context: Sequence[int] = ()
 ) -> float:
     """Return ln P(the text goes on with `rest` | tokens): Maximum Prefix Correction, call by call.
 
@@ -170,7 +172,7 @@ class MaxPrefixCorrection:
         tokenizer: Maximum prefix encoding.
     """
 
-    def __init__(self, model: TokenModel, tokenizer: MaxPrefixTokenizer) -> None:
+    def __init__(self, model: TokenModel, tokenizer: GreedyTokenizer) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._lengths = np.array([len(token) for token in tokenizer.vocabulary])

@@ -23,18 +23,18 @@ class ExactTokenModelError(TesseraError):
 
 
 class ExactTokenModel:
-    """Next-token probabilities of the source "a text of exactly N characters", encoded.
+    """Next-token probabilities of a source of finitely many texts, encoded.
 
     `P(t | t_1..t_i) = P(encoding begins with t_1..t_i t) / P(encoding begins with t_1..t_i)`,
     each the sum of the probabilities of the texts whose encoding begins so. The next-token probabilities sum to less
     than 1 by the probability that the text ends there.
 
-    Exact for every deterministic tokenizer. A string x has its true probability as a text's beginning up to N
-    characters; only a token context close to the end of the text knows that the text ends.
+    Exact for every deterministic tokenizer. Where all texts have N characters, a string of up to N characters keeps
+    its probability as a text's beginning; only a token context close to the end knows that the text ends.
 
     Args:
         tokenizer: The tokenizer.
-        texts: Distinct texts, none the beginning of another.
+        texts: Distinct texts.
         log_probabilities: ln P of each text, which sum to 1.
 
     Source: Phan et al. 2024, section 3 (token distribution induced by a character distribution).

@@ -25,8 +25,6 @@ class TrainParams(StudyParams):
     """Characters of the chain that BPE learns its merges from."""
     characters: int = Field(400_000, ge=100)
     """Characters of the chain that the model is trained on, drawn once and then read 1 to 2 times."""
-    held_out: float = Field(0.1, gt=0, lt=1)
-    """Share of a real text, at its end, that neither tokenizer nor model sees."""
     context: int = Field(64, ge=2)
     """Tokens of a training window, and positions of the model."""
     width: int = Field(64, ge=4)
@@ -117,7 +115,9 @@ METRICS = {
     "token_bits_per_character": Metric(
         "bits/character", "lower", "-log2 P(encode(text)) of the same text: its one encoding instead of all covers."
     ),
-    "entropy_rate": Metric("bits/character", "neither", "Entropy rate of the chain: no model predicts better."),
+    "source_bits_per_character": Metric(
+        "bits/character", "neither", "-log2 P(text) of the same text from the chain itself: no model predicts better."
+    ),
     "kl": Metric(
         "bits",
         "lower",
@@ -130,6 +130,7 @@ METRICS = {
 def components(params: TrainParams, kind: str) -> tuple[str, ...]:
     """Return the modules that an arm chooses by name: editing one makes only its arms stale."""
     modules = [f"components.tokenizers.text.{params.tokenizer}"]
-    if isinstance(params, EvaluateParams) and kind == "evaluate" and params.model == "exact":
-        modules.append("components.language.exact_token_model")
+    if kind == "evaluate":
+        exact = isinstance(params, EvaluateParams) and params.model == "exact"
+        modules.append("components.language.exact_token_model" if exact else "components.language.causal_lm")
     return tuple(modules)
