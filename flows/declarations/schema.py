@@ -18,6 +18,15 @@ from flows.declarations.study import load_recipe, load_study, recipe_names, stud
 
 FOLDER = "params/schema"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# Keys of a test of which exactly one is given; the models check it in their validators, which a schema does not show.
+_BARS = ("above", "below")
+_EXACTLY_ONE = {
+    "Threshold": [_BARS],
+    "Difference": [_BARS],
+    "Ratio": [_BARS, ("over", "times")],
+    "Equality": [("equals", "equals_arm")],
+    "Correlation": [_BARS, ("along", "with")],
+}
 _WITH_PARAMETERS = (Arm, Variant, Profile)
 
 
@@ -46,13 +55,16 @@ def schema_comment(name: str, depth: int) -> str:
 
 def paper_schema() -> dict[str, Any]:
     """Return the schema of a paper.yaml."""
-    schema = Paper.model_json_schema(by_alias=True)
+    schema = _any_of(Paper.model_json_schema(by_alias=True))
     definitions = schema["$defs"]
     for model in _WITH_PARAMETERS:
         del definitions[model.__name__]["properties"]["parameters"]
         # The conditions below name the parameters of each study; an unknown study allows any.
         definitions[model.__name__]["additionalProperties"] = True
     _accept_times(definitions["Ratio"])
+    for name, groups in _EXACTLY_ONE.items():
+        one_of = [{"oneOf": [{"required": [key]} for key in keys]} for keys in groups]
+        definitions[name]["allOf"] = definitions[name].get("allOf", []) + one_of
     schema["properties"]["study"]["enum"] = study_names()
     schema["allOf"] = []
     for name in study_names():
@@ -88,14 +100,14 @@ def bases_schema() -> dict[str, Any]:
 
 
 def _by_name(model: type[BaseModel], title: str) -> dict[str, Any]:
-    schema = model.model_json_schema(by_alias=True)
+    schema = _any_of(model.model_json_schema(by_alias=True))
     definitions = schema.pop("$defs", {}) | {model.__name__: schema}
     mapping = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{model.__name__}"}, "$defs": definitions}
     return _published(mapping, title)
 
 
 def _parameters(model: type[StudyParams], definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = model.model_json_schema(by_alias=True)
+    schema = _any_of(model.model_json_schema(by_alias=True))
     definitions |= schema.get("$defs", {})
     return schema["properties"]
 
@@ -103,8 +115,14 @@ def _parameters(model: type[StudyParams], definitions: dict[str, Any]) -> dict[s
 def _accept_times(ratio: dict[str, Any]) -> None:
     ratio["properties"]["times"] = ratio["properties"]["over"] | {"title": "Times"}
     ratio["required"].remove("over")
-    ratio["oneOf"] = [{"required": ["over"]}, {"required": ["times"]}]
 
 
 def _published(schema: dict[str, Any], title: str) -> dict[str, Any]:
     return {"$schema": _DRAFT, "title": title, **{key: value for key, value in schema.items() if key != "title"}}
+
+
+def _any_of(value: Any) -> Any:
+    """Spell pydantic's unions as `anyOf`: their members are told apart by code, not by exclusion."""
+    if isinstance(value, dict):
+        return {("anyOf" if key == "oneOf" else key): _any_of(item) for key, item in value.items()}
+    return [_any_of(item) for item in value] if isinstance(value, list) else value

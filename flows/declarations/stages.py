@@ -147,7 +147,7 @@ def base_stage(workspace: Workspace, name: str) -> StageSpec:
 def plan_stages(paper: Paper, variant: str, profile: str, under: str = "") -> list[StageSpec]:
     """Return the stages of one variant of a paper: trainings, evaluations, the judge.
 
-    At profile smoke every arm runs with its first seed only.
+    At profile smoke every arm is evaluated with its first seed only, and what these evaluations need is trained.
 
     Args:
         paper: The declaration.
@@ -166,8 +166,10 @@ def plan_stages(paper: Paper, variant: str, profile: str, under: str = "") -> li
         raise UnknownVariant(f"{paper.slug} has no profile {profile!r}; expected one of {known}.")
     plan = _Plan(paper, variant, profile, under)
     arms = paper.arms_of(variant)
-    trainings = [plan.stage("train", arm, seed) for arm in arms if arms[arm].trains for seed in plan.seeds(arm)]
     evaluations = [plan.stage("evaluate", arm, seed) for arm in arms for seed in plan.seeds(arm)]
+    needed = {(paper.model_of(stage.arm), stage.seed) for stage in evaluations}
+    trained = [(arm, seed) for arm in arms for seed in paper.seeds_of(variant, arm) if (arm, seed) in needed]
+    trainings = [plan.stage("train", arm, seed) for arm, seed in trained]
     return [*trainings, *evaluations, plan.judge(evaluations)]
 
 
