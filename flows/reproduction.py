@@ -361,17 +361,16 @@ class _Run:
                 follower = _start_follower(mirror)
             with stopping_on_signals(execution):
                 outcomes = execution.run(targets)
+        finally:
             display.close()
             watcher.finish()
             mirror.close(PREFECT_PATIENCE_SECONDS)
-            if self.in_flow:
-                follower.join(PREFECT_PATIENCE_SECONDS)
-            if mirror.failure is not None:
-                self.notes.append(f"Prefect has no record of this run: {mirror.failure}")
-        finally:
-            display.close()
             dispatch.close()
             supervision.close()
+        if self.in_flow:
+            follower.join(PREFECT_PATIENCE_SECONDS)
+        if mirror.failure is not None:
+            self.notes.append(f"Prefect has no record of this run: {mirror.failure}")
         return outcomes
 
     def _progress_file(self, address: str) -> Path | None:

@@ -194,7 +194,13 @@ def _function(
         from components.data.registry import materialise
 
         declaration = workspace.data_set(spec.paper)
-        return lambda: materialise(spec.paper, declaration, output, mirror=_mirror())
+
+        def fetch() -> None:
+            provenance = materialise(spec.paper, declaration, output, mirror=_mirror())
+            source = json.dumps({"source": provenance.source, "edition": provenance.edition}, indent=1)
+            (log / "provenance.json").write_text(source, encoding="utf-8")
+
+        return fetch
     if spec.kind == "judge":
         return _judge(workspace, spec, inputs, output)
     entry = importlib.import_module(spec.module)

@@ -16,7 +16,7 @@ class Fetched:
 
     Attributes:
         paths: Path of each file by the name it is declared under.
-        record: What `meta.json` says about it: addresses and SHA-256 of the files, never a local path.
+        record: What the provenance says about it: addresses and SHA-256 of the files, never a local path.
     """
 
     paths: dict[str, Path]

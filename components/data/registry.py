@@ -46,6 +46,7 @@ from components.data.errors import (
 )
 from components.data.fetched import file_sha256
 from components.errors import did_you_mean
+from components.metrics.tables import write_parquet
 
 META = "meta.json"
 _PARTIAL = ".partial-"
@@ -64,7 +65,10 @@ class DataSets(dict[str, DataSet]):
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a data set came from and what it is: the content of `meta.json`.
+    """Where a data set came from and what it is: all but `source` is the content of `meta.json`.
+
+    Which source served it is left out there, and every table is written anew in one encoding, so that the bytes of a
+    data set, and with them everything that DVC keeps below it, do not depend on where it came from.
 
     Attributes:
         name: Name of the data set.
@@ -164,7 +168,7 @@ def materialise(name: str, declaration: DataSet, directory: Path, *, mirror: Pat
 
 
 def _stage(name: str, source: Source, mirror: Path | None, fetched_into: Path, staged: Path) -> dict[str, Any]:
-    """Let one source write its tables into `staged`, unchecked; return what `meta.json` says about the source."""
+    """Let one source write its tables into `staged`, unchecked; return what to say about the source."""
     if isinstance(source, PackageSource | GeneratorSource):
         calls.run(source, staged)
         return source.model_dump(mode="json", exclude={"edition"})
@@ -204,6 +208,7 @@ def _verify(name: str, declaration: DataSet, source: Source, record: dict[str, A
         path = staged / table
         frame = parquet.read(path)
         parquet.check(frame, declared, where)
+        write_parquet(frame, path)
         content = content_sha256(frame)
         expected = edition.content.get(table)
         if expected is not None and content != expected:
@@ -235,7 +240,8 @@ def _verify(name: str, declaration: DataSet, source: Source, record: dict[str, A
 
 def _publish(provenance: Provenance, staged: Path, directory: Path) -> None:
     meta = staged / META
-    meta.write_text(json.dumps(asdict(provenance), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    known = {key: value for key, value in asdict(provenance).items() if key != "source"}
+    meta.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for table in provenance.tables:
         os.replace(staged / table, directory / table)
     os.replace(meta, directory / META)
