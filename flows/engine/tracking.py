@@ -38,6 +38,7 @@ LAST_RETRY_SECONDS = 300.0
 _TEXT_LIMIT = 2000
 _NAME_LIMIT = 250
 _FLATTENED_ENTRIES = 30
+_TAGGED_ALREADY = {"stage", "ended", "git_commit"}
 _MEASURED = ("_seconds", "_bytes", "_megabytes", "_percent")
 
 _log = logging.getLogger(__name__)
@@ -432,7 +433,7 @@ def _describe_stage(report: StageRecord, paper: RunSpec) -> _Described:
     )
     tags = {f"stage.{report.kind}": report.stage, f"code.{report.kind}": report.code_digest}
     environment = _read_json(report.log / "environment.json") if (report.log / "environment.json").exists() else {}
-    tags |= _environment_tags(environment)
+    tags |= _environment_tags(environment, f"environment.{report.kind}")
     metrics = _stage_metrics(report.run) + _stage_curves(report.run)
     metrics += [(f"system/{report.kind}.wall_seconds", report.ended - report.started, 0)]
     metrics += [
@@ -478,15 +479,15 @@ def _stage_curves(run: Path) -> list[tuple[str, float, int]]:
     return points
 
 
-def _environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
+def _environment_tags(environment: Mapping[str, Any], prefix: str) -> dict[str, str]:
     tags: dict[str, str] = {}
     for name, value in environment.items():
-        if name.endswith(_MEASURED):
+        if name.endswith(_MEASURED) or name in _TAGGED_ALREADY:
             continue
         if isinstance(value, Mapping) and len(value) <= _FLATTENED_ENTRIES:
-            tags |= flatten(value, f"environment.{name}.")
+            tags |= flatten(value, f"{prefix}.{name}.")
         else:
-            tags |= flatten({f"environment.{name}": json.dumps(value) if isinstance(value, Mapping) else value})
+            tags |= flatten({f"{prefix}.{name}": json.dumps(value) if isinstance(value, Mapping) else value})
     return tags
 
 

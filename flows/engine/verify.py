@@ -32,6 +32,9 @@ from flows.engine.comparison import Comparison, compare_by_seeds, compare_exactl
 Rerun = Callable[[Path, str, str], None]
 """Runs every stage of (workspace, slug, variant), in a fresh process, so that HEAD's code runs and not this one's."""
 
+MACHINE_CLASS = ("architecture", "instruction_set", "threads", "torch", "numpy", "blas", "gpu")
+"""The keys of `components.training.determinism.machine_class` in what a judge records of its machines."""
+
 _LOG_LINES = 30
 
 
@@ -58,8 +61,8 @@ class VerifyReport:
         variant: Variant.
         commit: Commit that was verified.
         level: "bit-exact" or "seeds".
-        recorded_on: Machine class that made the results, as recorded; None where nothing was.
-        rerun_on: Machine class of the rerun.
+        recorded_on: Machine class that made the results; None where none is recorded, or there were several.
+        rerun_on: Machine class of the rerun, likewise.
         comparison: The metrics.
         stages: Number of stage outputs whose hash was recorded.
         different_stages: Stages whose output has another hash than recorded; they count at the bit-exact level.
@@ -204,7 +207,16 @@ def _read_results(folder: Path) -> _Results | None:
         verdicts = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
     # Read now: the folder is removed before the rerun.
     metrics = pl.read_parquet((folder / "metrics.parquet").read_bytes())
-    return _Results(metrics, (verdicts.get("machine") or {}).get("class"), verdicts.get("stages") or {})
+    return _Results(metrics, _machine_class(verdicts.get("machine") or {}), verdicts.get("stages") or {})
+
+
+def _machine_class(machine: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what decides the last bits; None where it is not recorded or the stages ran on machines that differ."""
+    found = {name: machine.get(name) for name in MACHINE_CLASS}
+    # The judge joins the values of several machines.
+    if None in found.values() or any(" / " in str(value) for value in found.values()):
+        return None
+    return found
 
 
 def _report(
@@ -217,7 +229,7 @@ def _report(
     uncommitted: bool,
     seconds: float,
 ) -> VerifyReport:
-    same_class = isinstance(recorded.machine, Mapping) and recorded.machine == rerun.machine
+    same_class = recorded.machine is not None and recorded.machine == rerun.machine
     compare = compare_exactly if same_class else compare_by_seeds
     names = recorded.stages.keys() | rerun.stages.keys()
     return VerifyReport(
@@ -236,12 +248,11 @@ def _report(
     )
 
 
-def _changes(before: Any, after: Any) -> list[str]:
+def _changes(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
     """Say what differs between two machine classes."""
-    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
-        return ["the results do not say on which single machine class they were made"]
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return [f"{name} was {before.get(name)!r}, is {after.get(name)!r}" for name in names]
+    if before is None or after is None:
+        return [f"the {'recorded results' if before is None else 'rerun'} came from no single known machine class"]
+    return [f"{name} was {before[name]!r}, is {after[name]!r}" for name in before if before[name] != after[name]]
 
 
 def _clone(root: Path, clean: Path, commit: str) -> None:

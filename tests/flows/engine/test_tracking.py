@@ -151,8 +151,8 @@ def test_train_and_evaluate_of_an_arm_and_seed_meet_in_one_run_below_its_paper(w
     assert child.data.tags["git_commit"] == "c0ffee"
     assert child.data.tags["dvc.runs/train"] == child.data.tags["dvc.runs/evaluate"] == "abc.dir"
     assert child.data.tags["code.train"] == "d1gest"
-    assert child.data.tags["environment.machine.threads"] == "1"
-    assert child.data.tags["environment.packages"] == '["a==1"]'
+    assert child.data.tags["environment.train.machine.threads"] == "1"
+    assert child.data.tags["environment.evaluate.packages"] == '["a==1"]'
     assert all(run.data.tags["flow_run_id"] == "flow-1" for run in runs.values())
     assert all(run.info.status == "FINISHED" for run in runs.values())
     points = client.get_metric_history(child.info.run_id, "curves/loss")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from workspace import command, commit, make_workspace, write
 
-from flows.engine.verify import NothingToVerify, RerunFailed, WorkspaceFailed, run_in, verify
+from flows.engine.verify import MACHINE_CLASS, NothingToVerify, RerunFailed, WorkspaceFailed, run_in, verify
 from flows.ledger.hashes import directory_md5
 
-MACHINE = {"class": {"instruction_set": "AVX2", "threads": 1}, "processor": "any"}
-OTHER_MACHINE = {"class": {"instruction_set": "AVX512", "threads": 1}, "processor": "any"}
+MACHINE = dict.fromkeys(MACHINE_CLASS, "one") | {"instruction_set": "AVX2", "processor": "any"}
+OTHER_MACHINE = MACHINE | {"instruction_set": "AVX512"}
 VALUES = {0: 30.0, 1: 30.2, 2: 29.9}
 
 PAPER = """
@@ -115,10 +116,23 @@ def test_another_machine_class_is_judged_by_the_seeds(checkout):
     assert any("psnr of vq: not explained by the seeds" in line for line in report.lines())
 
 
-@pytest.mark.parametrize("machine", [None, {}, {"class": "AVX2 / AVX512"}])
+@pytest.mark.parametrize("machine", [None, {}, MACHINE | {"threads": "1 / 2"}])
 def test_results_without_one_recorded_machine_class_are_judged_by_the_seeds(checkout, machine):
     report = verify(checkout, "p", run=lambda root, slug, variant: write_results(root, machine=machine))
     assert (report.level, report.passed) == ("seeds", True)
+    assert any("no single known machine class" in line for line in report.lines())
+
+
+def test_a_processor_of_another_name_is_no_other_machine_class(checkout):
+    machine = MACHINE | {"processor": "another", "cores": 64}
+    report = verify(checkout, "p", run=lambda root, slug, variant: write_results(root, machine=machine))
+    assert report.level == "bit-exact"
+
+
+def test_the_machine_class_has_the_keys_that_stages_record():
+    from components.training.determinism import machine_class
+
+    assert set(MACHINE_CLASS) == machine_class().keys()
 
 
 def test_the_rerun_sees_the_commit_and_not_the_changes_around_it(checkout):
@@ -242,3 +256,24 @@ def test_the_rerun_process_takes_its_code_from_the_workspace(tmp_path, monkeypat
 def test_a_rerun_process_that_fails_shows_the_end_of_its_output(tmp_path):
     with pytest.raises(RerunFailed, match=r"exit code 1(.|\n)*ValueError: it broke"):
         run_in(tmp_path, ["-c", "raise ValueError('it broke')"])
+
+
+@pytest.mark.slow
+def test_a_real_paper_is_confirmed_bit_for_bit_and_a_forged_number_is_not(tmp_path):
+    root = make_workspace(tmp_path / "workspace", papers=1, bases=0, code=True, dvc=True)
+    write(root, "pyproject.toml", "")
+    write(root, ".gitignore", ".tessera/\n/data/\n/runs/\n/site/\n/mlruns/\n*.db\n__pycache__/\n")
+    command(root, sys.executable, "-m", "flows.cli", "reproduce", "toy-0")
+    commit(root, "results")
+    said = command(root, sys.executable, "-m", "flows.cli", "verify", "toy-0").stdout
+    assert "confirmed (12 metrics, bit for bit" in said
+    table = root / "results" / "toy-0" / "plain" / "metrics.parquet"
+    frame = pl.read_parquet(table)
+    frame.with_columns(pl.col("value") + pl.when(pl.col("metric") == "error").then(1e-9).otherwise(0)).write_parquet(
+        table
+    )
+    commit(root, "forged")
+    ended = command(root, sys.executable, "-m", "flows.cli", "verify", "toy-0", check=False)
+    assert ended.returncode == 1
+    assert "NOT confirmed" in ended.stdout
+    assert "error of mean at share=1" in ended.stdout
