@@ -13,8 +13,9 @@ beginnings of x: `cover(x_1..n) = {encode(x_1..m) t : m < n, x_m+1..n is a prefi
 Letters: B texts, Q strings, R rows (one per partial encoding), T tokens, V vocabulary, A alphabet. Sums are taken in
 log space (nats). Symbols are the characters of `str`; bytes pass as latin-1.
 
-Source: Phan et al. 2024, "Understanding and Mitigating Tokenization Bias in Language Models", sections 3 to 5; covers:
-Phan et al. 2024, "Exact Byte-Level Probabilities from Tokenized Language Models", section 3.
+Source: Phan et al. 2024, "Understanding and Mitigating Tokenization Bias in Language Models" (arXiv 2406.16829);
+covers: Phan et al. 2024, "Exact Byte-Level Probabilities from Tokenized Language Models for FIM-Tasks and Model
+Ensembles".
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def max_prefix_log_probability(
         rest: r, not empty.
         context: t_1..t_k, a beginning of the encoding that is certain whatever follows.
 
-    Source: Phan et al. 2024, algorithm 1.
+    Source: Phan et al. 2024 (arXiv 2406.16829), the Maximum Prefix Correction algorithm.
     """
     context, log_pass, terms = list(context), 0.0, []
     trie = tokenizer.trie

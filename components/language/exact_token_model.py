@@ -37,7 +37,8 @@ class ExactTokenModel:
         texts: Distinct texts.
         log_probabilities: ln P of each text, which sum to 1.
 
-    Source: Phan et al. 2024, section 3 (token distribution induced by a character distribution).
+    Source: Phan et al. 2024, "Understanding and Mitigating Tokenization Bias in Language Models" (arXiv 2406.16829),
+    the token distribution that a tokenizer induces.
     """
 
     def __init__(self, tokenizer: TextTokenizer, texts: list[str], log_probabilities: np.ndarray) -> None:

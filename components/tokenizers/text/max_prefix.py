@@ -20,7 +20,8 @@ class MaxPrefixTokenizer:
         vocabulary: Token strings by id; every symbol is a token.
         trie: The vocabulary by first symbols.
 
-    Source: Phan et al. 2024, "Understanding and Mitigating Tokenization Bias in Language Models", section 2.
+    Source: Phan et al. 2024, "Understanding and Mitigating Tokenization Bias in Language Models"
+    (arXiv 2406.16829), maximum prefix encoding.
     """
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
@@ -83,8 +84,6 @@ class MaxPrefixTokenizer:
         prefix of a vocabulary string, for then a longer token may begin at b and swallow the cut. So the last certain
         cut is the first boundary from which the rest of the text is one. That a token has no extension of its own is
         not enough: with V = {A, B, ABB} and the text AB, neither cut is certain.
-
-        Source: Phan et al. 2024, section 4 and the remark on certain contexts.
         """
         start = 0
         for count, token in enumerate(tokens := self.encode(text)):

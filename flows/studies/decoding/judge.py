@@ -126,7 +126,7 @@ class _Figures:
 
     def _characters(self, arm: str) -> int:
         stage = self._stage
-        return resolve(stage.paper, stage.variant, arm, stage.profile, "train").characters
+        return resolve(stage.paper, stage.variant, arm, stage.profile, "train").shared_characters
 
     def calls(self) -> None:
         caption = (

@@ -23,8 +23,8 @@ class TrainParams(StudyParams):
     """Tokens of BPE, single symbols included."""
     tokenizer_characters: int = Field(200_000, ge=100)
     """Characters of the chain that BPE learns its merges from."""
-    characters: int = Field(400_000, ge=100)
-    """Characters of the chain that the model is trained on, drawn once and then read 1 to 2 times."""
+    characters: int = Field(6_400_000, ge=100)
+    """Characters of the chain that the model is trained on at a data share of 1, drawn once, read 1 to 2 times."""
     context: int = Field(64, ge=2)
     """Tokens of a training window, and positions of the model."""
     width: int = Field(64, ge=4)
@@ -38,11 +38,23 @@ class TrainParams(StudyParams):
     batch: int = Field(32, ge=1)
     """Windows of one step."""
     steps: int = Field(2400, ge=1)
-    """Optimiser steps."""
+    """Optimiser steps at a data share of 1."""
+    data_share: float = Field(1.0, gt=0, le=1)
+    """Share of the characters and of the steps that this arm is given, so that every size is read equally often."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW, cosine decay to a tenth."""
     warmup_steps: int = Field(0, ge=0)
     """Steps of linear warm-up."""
+
+    @property
+    def shared_characters(self) -> int:
+        """Characters of the chain that this arm trains on."""
+        return max(1, round(self.characters * self.data_share))
+
+    @property
+    def shared_steps(self) -> int:
+        """Optimiser steps of this arm."""
+        return max(1, round(self.steps * self.data_share))
 
 
 class EvaluateParams(TrainParams):

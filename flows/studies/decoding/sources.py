@@ -20,6 +20,7 @@ from torch import Tensor
 from components.data import tables
 from components.data.markov import Chain
 from components.errors import TesseraError
+from flows.studies.context import StageContext
 from flows.studies.decoding.params import TrainParams
 
 TEXT_FILE = "text.parquet"
@@ -49,6 +50,12 @@ def chain_tokenizer(params: TrainParams, chain: Chain, seed: int) -> Any:
     count = -(-params.tokenizer_characters // _MERGE_TEXT)
     texts = chain.texts(chain.sample(count, _MERGE_TEXT, stream(seed, "merges")))
     return module.train(texts, params.vocabulary_size, alphabet=chain.alphabet)
+
+
+def text_directory(stage: StageContext) -> Path:
+    """Return the directory of the one data set that the stage is given."""
+    (directory,) = (path for name, path in stage.inputs.items() if name.startswith("data/"))
+    return directory
 
 
 def text_tokenizer(params: TrainParams, directory: Path) -> Any:

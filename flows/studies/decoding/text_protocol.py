@@ -13,7 +13,7 @@ from components.tokenizers.text.validity import Validity
 from flows.studies.context import StageContext
 from flows.studies.decoding.models import trained_model, trained_tokenizer
 from flows.studies.decoding.params import EvaluateParams
-from flows.studies.decoding.sources import part, stream
+from flows.studies.decoding.sources import part, stream, text_directory
 
 _CHUNK = 40
 _SHORTEST_CUT = 8
@@ -27,7 +27,7 @@ def measure(stage: StageContext, table: MetricTable) -> None:
     model = trained_model(stage)
     truncated = Truncated(model, validity)
     corrected, direct = CoverCorrection(truncated, validity), DirectPrompting(model, tokenizer)
-    held_out = part(stage.inputs["data/tinyshakespeare"], "test")
+    held_out = part(text_directory(stage), "test")
     generator = stream(stage.seed, "held out")
     # A text cut inside a token may need more tokens than it needs whole; the longest token bounds how many.
     room = params.context - max(map(len, tokenizer.vocabulary))

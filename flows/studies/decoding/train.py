@@ -20,6 +20,7 @@ from flows.studies.decoding.sources import (
     chain_tokenizer,
     part,
     stream,
+    text_directory,
     text_tokenizer,
 )
 
@@ -44,9 +45,9 @@ def train(stage: StageContext) -> None:
         chain = read_chain(stage.inputs["data/markov"], stage.seed)
         tokenizer = chain_tokenizer(params, chain, stage.seed)
         generator = stream(stage.seed, "train")
-        windows = ChainWindows(chain, tokenizer, params.characters, params.context, generator)
+        windows = ChainWindows(chain, tokenizer, params.shared_characters, params.context, generator)
     else:
-        directory = stage.inputs["data/tinyshakespeare"]
+        directory = text_directory(stage)
         tokenizer = text_tokenizer(params, directory)
         windows = TextWindows(tokenizer, part(directory, "train"), params.context)
 
@@ -56,7 +57,7 @@ def train(stage: StageContext) -> None:
         model,
         lambda step, generator: windows.draw(params.batch, generator),
         lambda model, batch, generator: (model.loss(batch), {}),
-        Optimisation(params.steps, params.learning_rate, params.warmup_steps),
+        Optimisation(params.shared_steps, params.learning_rate, params.warmup_steps),
         seed=stage.seed,
         device=stage.device,
         checkpoint=stage.checkpoint,
