@@ -7,6 +7,7 @@ Nothing here imports Prefect, Ray, MLflow or DVC at the top: a workspace in whic
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from flows.engine.digests import unit_digest, write_digests
 from flows.engine.dispatch import Call, RayDispatch, Resources
 from flows.engine.display import Display
 from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
+from flows.engine.settled import Settled
 from flows.engine.supervision import Supervision
 from flows.engine.workspace_lock import command_line, workspace_lock
 from flows.stage import git_commit, log_tail
@@ -248,6 +250,12 @@ def reproduce(
     """
     began = time.monotonic()
     root = root.resolve()
+    settled = Settled(root, root / STATE_FOLDER / "settled.json")
+    question = json.dumps(dataclasses.asdict(selection), sort_keys=True)
+    if not selection.force and not dry_run and (answer := settled.recall(question)) is not None:
+        outcomes = {address: Outcome(address, State.CLEAN) for address in answer["stages"]}
+        results = [root / path for path in answer["results"]]
+        return Report(outcomes, results, ran=False, seconds=time.monotonic() - began)
     workspace = Workspace.load(root)
     check(workspace, selection.papers)
     chosen = choose(workspace, selection)
@@ -268,6 +276,9 @@ def reproduce(
                 specs = all_specs(workspace, papers, selection.profile)
                 run = _Run(root, workspace, graph, specs, selection, console, jobs, address, in_flow, chosen)
                 outcomes = run.dry(targets) if dry_run else run.go(targets)
+                if all(outcome.state in GOOD for outcome in outcomes.values()):
+                    answer = {"stages": list(outcomes), "results": [str(path.relative_to(root)) for path in results]}
+                    settled.record(question, _roots(specs, outcomes), answer)
         finally:
             graph.close()
     return Report(
@@ -277,6 +288,13 @@ def reproduce(
         seconds=time.monotonic() - began,
         notes=run.notes,
     )
+
+
+def _roots(specs: Mapping[str, StageSpec], outcomes: Iterable[str]) -> list[str]:
+    """Return everything that decides whether the stages are up to date, relative to the workspace."""
+    considered = [specs[address] for address in outcomes if address in specs]
+    files = {path for spec in considered for path in (spec.output, *spec.inputs.values())}
+    return ["components", "flows", "params", "dvc.yaml", "dvc.lock", *sorted(files)]
 
 
 @dataclass
