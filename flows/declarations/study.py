@@ -9,8 +9,6 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import flows.studies
-import flows.studies.bases
 from components.errors import TesseraError, did_you_mean
 from flows.declarations.metric import Metric
 from flows.declarations.parameters import StudyParams
@@ -58,15 +56,20 @@ def python_name(name: str) -> str:
     return f"paper_{python}" if python[0].isdigit() else python
 
 
+def _folders(package: str) -> list[str]:
+    """Return where a package lies; by name, since declarations stand below the studies and import none."""
+    return list(importlib.import_module(package).__path__)
+
+
 def study_names() -> list[str]:
     """Return the name of every study that has a params module, sorted."""
-    packages = [found.name for found in pkgutil.iter_modules(flows.studies.__path__) if found.ispkg]
+    packages = [found.name for found in pkgutil.iter_modules(_folders("flows.studies")) if found.ispkg]
     return sorted(name.replace("_", "-") for name in packages if _exists(params_module(name)))
 
 
 def recipe_names() -> list[str]:
     """Return the name of every recipe for bases that has a params module, sorted."""
-    modules = [found.name for found in pkgutil.iter_modules(flows.studies.bases.__path__)]
+    modules = [found.name for found in pkgutil.iter_modules(_folders("flows.studies.bases"))]
     return sorted(module.removesuffix("_params") for module in modules if module.endswith("_params"))
 
 
