@@ -6,7 +6,7 @@ paper.yaml, data.yaml, bases.yaml --> plan of stages --> params/<slug>/dvc.yaml,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,9 +66,7 @@ def sync(
     errors = [problem for problem in workspace.problems() if not problem.warning]
     if errors:
         raise DeclarationError(errors)
-    wanted = set()
-    if profile == "full":
-        wanted = {slug for slug in papers or workspace.slugs if "full" in workspace.paper(slug).profiles}
+    wanted = [workspace.paper(slug).slug for slug in papers or workspace.slugs] if profile == "full" else []
     compiled = compiled_stages(workspace, wanted)
     texts = {path: yaml_text({"stages": stages}, _header(path)) for path, stages in compiled.items()}
     changes = [*_removed(workspace.root, compiled, check), *_written(workspace.root, compiled, texts, check)]
@@ -76,26 +74,30 @@ def sync(
     return sorted(changes, key=lambda change: change.path)
 
 
-def compiled_stages(workspace: Workspace, full: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+def compiled_stages(workspace: Workspace, full: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Return the stages of every `dvc.yaml`, as DVC spells them, by path of the file.
 
     Args:
         workspace: Sound declarations.
         full: Papers whose full profile is compiled too, beside those for which that was done before.
     """
-    files = {"dvc.yaml": _top(workspace)}
+    files = {"dvc.yaml": _top(workspace, full)}
     for slug in workspace.slugs:
-        paper = workspace.paper(slug)
-        files[f"params/{slug}/dvc.yaml"] = _stages_of_paper(paper, "small", "../..")
-        if slug in full or _is_compiled_in_full(workspace, slug):
-            files[f"params/{slug}/full/dvc.yaml"] = _stages_of_paper(paper, "full", "../../..")
+        files[f"params/{slug}/dvc.yaml"] = _stages_of_paper(workspace.paper(slug), "small", "../..")
+    for slug in _papers_in_full(workspace, full):
+        files[f"params/{slug}/full/dvc.yaml"] = _stages_of_paper(workspace.paper(slug), "full", "../../..")
     return files
 
 
-def digest_files(workspace: Workspace) -> list[str]:
-    """Return the path of every digest file, which the stage `code` writes."""
-    full = [f"params/{slug}/full/digests.yaml" for slug in workspace.slugs if _is_compiled_in_full(workspace, slug)]
-    return ["params/digests.yaml", *(f"params/{slug}/digests.yaml" for slug in workspace.slugs), *full]
+def digest_files(workspace: Workspace, full: Collection[str] = ()) -> list[str]:
+    """Return the path of every digest file, which the stage `code` writes.
+
+    Args:
+        workspace: Sound declarations.
+        full: Papers whose full profile counts too, beside those for which it was compiled before.
+    """
+    in_full = [f"params/{slug}/full/digests.yaml" for slug in _papers_in_full(workspace, full)]
+    return ["params/digests.yaml", *(f"params/{slug}/digests.yaml" for slug in workspace.slugs), *in_full]
 
 
 def digest_file(stage: StageSpec) -> str:
@@ -115,13 +117,17 @@ def all_stages(workspace: Workspace) -> Iterator[StageSpec]:
 def paper_stages(workspace: Workspace, slug: str) -> Iterator[StageSpec]:
     """Return every stage of one paper that DVC knows."""
     paper = workspace.paper(slug)
-    for profile in ("small", "full") if _is_compiled_in_full(workspace, slug) else ("small",):
+    for profile in ("small", "full") if _runs_in_full(workspace, slug) else ("small",):
         yield from (stage for variant in paper.variants for stage in plan_stages(paper, variant, profile))
 
 
-def _is_compiled_in_full(workspace: Workspace, slug: str) -> bool:
-    compiled = (workspace.root / "params" / slug / "full" / "dvc.yaml").is_file()
-    return compiled and "full" in workspace.paper(slug).profiles
+def _papers_in_full(workspace: Workspace, wanted: Collection[str] = ()) -> list[str]:
+    return [slug for slug in workspace.slugs if _runs_in_full(workspace, slug, slug in wanted)]
+
+
+def _runs_in_full(workspace: Workspace, slug: str, wanted: bool = False) -> bool:
+    chosen = wanted or (workspace.root / "params" / slug / "full" / "dvc.yaml").is_file()
+    return chosen and "full" in workspace.paper(slug).profiles
 
 
 def _header(path: str) -> str:
@@ -133,14 +139,14 @@ def _stages_of_paper(paper: Paper, profile: str, to_root: str) -> dict[str, Any]
     return {stage.name: _in_order(_entry(stage) | {"wdir": to_root}) for stage in planned}
 
 
-def _top(workspace: Workspace) -> dict[str, Any]:
+def _top(workspace: Workspace, full: Collection[str]) -> dict[str, Any]:
     code = StageSpec.code()
     stages: dict[str, Any] = {
         "code": {
             "cmd": stage_command(code),
             "desc": code.says,
             # Kept between runs: DVC would delete the files first, and then every run would rewrite all of them.
-            "outs": [{path: {"cache": False, "persist": True}} for path in digest_files(workspace)],
+            "outs": [{path: {"cache": False, "persist": True}} for path in digest_files(workspace, full)],
             "always_changed": True,
         }
     }
