@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from flows.declarations.resolve import resolve
 from flows.studies.context import JudgeContext
+from flows.studies.decoding.sources import shared
 
 _CORRECTED, _DIRECT, _TRUTH, _BLIND = "#1b6ca8", "#c8553d", "#222222", "#8a8a8a"
 # Text stays text, and nothing in the file depends on the moment or on a random identifier.
@@ -120,13 +121,16 @@ class _Figures:
                     axis.axhline(level, color=colour, linestyle="--", linewidth=1, label=label)
             axis.set_xscale("log")
             axis.set_yscale("log")
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axis.minorticks_off()
             axis.set_xlabel("training characters")
             axis.set_ylabel("mean absolute error (probability)")
             axis.legend(fontsize=7)
 
     def _characters(self, arm: str) -> int:
         stage = self._stage
-        return resolve(stage.paper, stage.variant, arm, stage.profile, "train").shared_characters
+        params = resolve(stage.paper, stage.variant, arm, stage.profile, "train")
+        return shared(params.characters, params)
 
     def calls(self) -> None:
         caption = (
@@ -150,7 +154,8 @@ class _Figures:
         caption = (
             "How far direct prompting is from the corrected next-character distribution on held-out text: share of "
             "contexts whose divergence is at most the given number of bits, for contexts that end inside a token of "
-            "the full text and for contexts that end with one; one line per seed."
+            "the full text and for contexts that end with one; one line per seed. What lies below 0.0001 bits is drawn "
+            "there."
         )
         with self._figure("divergence.svg", caption, 1, 1, (5.2, 3.4)) as (_, axes):
             axis = axes[0][0]

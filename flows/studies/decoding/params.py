@@ -46,16 +46,6 @@ class TrainParams(StudyParams):
     warmup_steps: int = Field(0, ge=0)
     """Steps of linear warm-up."""
 
-    @property
-    def shared_characters(self) -> int:
-        """Characters of the chain that this arm trains on."""
-        return max(1, round(self.characters * self.data_share))
-
-    @property
-    def shared_steps(self) -> int:
-        """Optimiser steps of this arm."""
-        return max(1, round(self.steps * self.data_share))
-
 
 class EvaluateParams(TrainParams):
     """How a token model is asked for characters."""

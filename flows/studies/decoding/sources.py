@@ -42,6 +42,11 @@ def stream(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([seed, *purpose.encode()])
 
 
+def shared(amount: int, params: TrainParams) -> int:
+    """Return an arm's share of an amount of data or of steps."""
+    return max(1, round(amount * params.data_share))
+
+
 def chain_tokenizer(params: TrainParams, chain: Chain, seed: int) -> Any:
     """Make the tokenizer of an arm for a chain: the given vocabulary, or merges learned on texts of their own."""
     module = tokenizer_module(params.tokenizer)

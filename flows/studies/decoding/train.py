@@ -19,6 +19,7 @@ from flows.studies.decoding.sources import (
     TextWindows,
     chain_tokenizer,
     part,
+    shared,
     stream,
     text_directory,
     text_tokenizer,
@@ -45,7 +46,7 @@ def train(stage: StageContext) -> None:
         chain = read_chain(stage.inputs["data/markov"], stage.seed)
         tokenizer = chain_tokenizer(params, chain, stage.seed)
         generator = stream(stage.seed, "train")
-        windows = ChainWindows(chain, tokenizer, params.shared_characters, params.context, generator)
+        windows = ChainWindows(chain, tokenizer, shared(params.characters, params), params.context, generator)
     else:
         directory = text_directory(stage)
         tokenizer = text_tokenizer(params, directory)
@@ -57,7 +58,7 @@ def train(stage: StageContext) -> None:
         model,
         lambda step, generator: windows.draw(params.batch, generator),
         lambda model, batch, generator: (model.loss(batch), {}),
-        Optimisation(params.shared_steps, params.learning_rate, params.warmup_steps),
+        Optimisation(shared(params.steps, params), params.learning_rate, params.warmup_steps),
         seed=stage.seed,
         device=stage.device,
         checkpoint=stage.checkpoint,

@@ -172,7 +172,7 @@ def test_arms_choose_only_the_components_they_use():
 
 def test_the_sizes_of_the_data_are_those_of_the_specification():
     sizes = {
-        arm: (params.shared_steps, params.shared_characters)
+        arm: (sources.shared(params.steps, params), sources.shared(params.characters, params))
         for arm in ("mpc_x1", "mpc_x4", "mpc", "bpe_cover")
         for params in [resolve(PAPER, "markov", arm, "small", "train")]
     }
