@@ -6,6 +6,7 @@ numbers it read. A stage fails, sleeps, or dies when its input file says so.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,8 @@ def work(root: Path, name: str, above: list[str]) -> int:
             return 0
         if word.startswith("sleep="):
             time.sleep(float(word.removeprefix("sleep=")))
+        elif word == "torch":
+            import torch  # noqa: F401 - what a stage that trains pays for first
         elif word == "die-once":
             if len((traces / name).read_text().split()) == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -120,33 +123,57 @@ class ThreadDispatch:
         handle.cancel()
 
 
-def drive(root: Path, *, slots: int = 2, cpus: int = 2) -> None:
-    """Run everything stale on a real Ray and print one line per outcome: a driver that tests can kill."""
+def drive(root: Path, *, force: bool = False, prefect: bool = False, address: str | None = None) -> None:
+    """Run everything stale on a real Ray, print one line per outcome and one of timings: a driver that tests can kill."""
+    began = time.monotonic()
     from flows.engine.dispatch import Call, RayDispatch
-    from flows.engine.execution import Execution
+    from flows.engine.execution import Execution, Observer
     from flows.engine.graph import DvcGraph
+    from flows.engine.orchestration import PrefectMirror
     from flows.engine.supervision import Supervision
     from flows.engine.workspace_lock import command_line, workspace_lock
+
+    times: dict[str, float] = {}
+
+    class Clock(Observer):
+        def started(self, address: str) -> None:
+            times.setdefault("first_stage", time.monotonic() - began)
+
+    def show() -> None:
+        from prefect import flow
+
+        flow(name="toy")(mirror.follow)()
 
     with workspace_lock(root / ".tessera" / "lock", command_line()):
         supervision = Supervision()
         supervision.start()
-        dispatch = RayDispatch([FUNCTION], cpus=cpus)
+        dispatch = RayDispatch([FUNCTION], address=address, cpus=None if address else 2)
+        mirror = PrefectMirror(root / ".tessera" / "prefect", show if prefect else None)
         graph = DvcGraph(root)
         execution = Execution(
-            graph, dispatch, lambda node: Call(FUNCTION, {"root": str(root), "command": node.command})
+            graph,
+            dispatch,
+            lambda node: Call(FUNCTION, {"root": str(root), "command": node.command}),
+            force=frozenset(graph.nodes) if force else frozenset(),
+            observers=(Clock(), mirror),
         )
         signal.signal(signal.SIGINT, lambda number, frame: execution.stop())
         with graph.locked():
             outcomes = execution.run(graph.nodes)
+        times["last_commit"] = time.monotonic() - began
+        mirror.close(60.0 if prefect else 0.0)
         dispatch.close()
         supervision.close()
+    times["all"] = time.monotonic() - began
     for outcome in outcomes.values():
         print(outcome.address, outcome.state.name, outcome.message, flush=True)
+    print("times", json.dumps(times), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--drive":
-        drive(Path.cwd())
+        options = sys.argv[2:]
+        named = next((option.partition("=")[2] for option in options if option.startswith("--address=")), None)
+        drive(Path.cwd(), force="--force" in options, prefect="--prefect" in options, address=named)
     else:
         work(Path.cwd(), sys.argv[1], sys.argv[2:])
