@@ -268,7 +268,7 @@ def _read_what_is_sound(document: Document) -> tuple[Paper | None, set[str], lis
     Returns:
         The paper (None where stand-ins do not help), the top-level keys that hold one, and the problems found.
     """
-    data = copy.deepcopy(document.data)
+    data = document.data
     problems: list[Problem] = []
     for _ in range(_ATTEMPTS):
         try:
@@ -276,6 +276,7 @@ def _read_what_is_sound(document: Document) -> tuple[Paper | None, set[str], lis
         except ValidationError as error:
             if not problems:
                 problems = problems_of(error, Paper, document)
+                data = copy.deepcopy(data)
             for fault in error.errors(include_url=False, include_input=False):
                 _stand_in(data, fault["loc"])
             continue
