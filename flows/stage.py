@@ -319,7 +319,7 @@ def _signature(root: Path, spec: StageSpec, set_values: Mapping[str, Any]) -> st
         parts["params"] = spec.resolve(Workspace.load(root), set_values).model_dump(mode="json")
     for name, path in spec.inputs.items():
         files = sorted(p for p in (root / path).rglob("*") if p.is_file()) if (root / path).is_dir() else []
-        parts[name] = [[str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+        parts[name] = [[str(p.relative_to(root / path)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

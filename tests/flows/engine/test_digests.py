@@ -9,9 +9,10 @@ import sys
 import textwrap
 
 import pytest
-from closures import entries_of, loaded_by
+from closures import entries_of, loaded_by_import, loaded_by_smoke, outside_closure
 from workspace import REPOSITORY, edit, make_workspace, run_in, write
 
+from flows.declarations.workspace import Workspace
 from flows.engine.code_lock import CodeLock
 from flows.engine.digests import Code, CodeError
 
@@ -262,19 +263,15 @@ def test_a_paper_without_code_is_named_and_does_not_keep_the_others_from_being_w
 # --- the papers of this repository -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    """First-party modules that a fresh process loads for each entry of each built paper."""
-    return loaded_by(entries_of(REPOSITORY))
-
-
-def test_no_paper_loads_first_party_code_outside_its_closure(loaded):
+def test_importing_a_paper_loads_no_first_party_code_outside_its_closure():
     code = Code(REPOSITORY)
-    for entries, modules in loaded.items():
-        reached = set(code.closure(entries))
-        outside = {
-            module
-            for module in modules - reached
-            if not module.startswith("flows.declarations") and code.syntax(module).symbols
-        }
-        assert outside == set(), entries
+    for entries, modules in loaded_by_import(entries_of(REPOSITORY)).items():
+        assert outside_closure(code, entries, modules) == set(), entries
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", Workspace.load(REPOSITORY).slugs)
+def test_running_a_paper_loads_no_first_party_code_outside_its_closure(slug, tmp_path):
+    code = Code(REPOSITORY)
+    for entries, modules in loaded_by_smoke(slug, tmp_path).items():
+        assert outside_closure(code, entries, modules) == set(), entries
