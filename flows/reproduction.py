@@ -28,7 +28,7 @@ from flows.declarations.problems import DeclarationError
 from flows.declarations.stages import StageSpec, base_stage, data_stage, plan_stages
 from flows.declarations.workspace import Workspace
 from flows.engine.compile import sync
-from flows.engine.digests import unit_digest, write_digests
+from flows.engine.digests import read_units, write_digests
 from flows.engine.dispatch import Call, RayDispatch, Resources
 from flows.engine.display import Display
 from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
@@ -483,7 +483,7 @@ class _Watcher(Observer):
             ended=ended,
             data=list(paper.variants[spec.variant].data),
             hashes=run.graph.recorded_hashes(outcome.address),
-            code_digest=unit_digest(run.root, spec),
+            code_digest=read_units(run.root, spec)[spec.unit]["code"],
             error=outcome.message if outcome.state is State.FAILED else "",
         )
 

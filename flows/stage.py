@@ -288,7 +288,9 @@ def _logged(path: Path) -> Iterator[None]:
         os.dup2(text.fileno(), 1)
         os.dup2(text.fileno(), 2)
         try:
-            yield
+            # Python's own streams may be somebody's stand-ins (Ray's, a test's) that do not end in descriptors 1 and 2.
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                yield
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -311,11 +313,11 @@ def _checkpoint_directory(root: Path, spec: StageSpec, set_values: Mapping[str, 
 
 
 def _signature(root: Path, spec: StageSpec, set_values: Mapping[str, Any]) -> str:
-    from flows.engine.digests import unit_digest
+    from flows.engine.digests import read_units
 
     parts: dict[str, Any] = {"set": dict(set_values), "seed": spec.seed}
     if spec.kind in ("train", "evaluate", "base"):
-        parts["code"] = unit_digest(root, spec)
+        parts["code"] = read_units(root, spec).get(spec.unit, {}).get("code", "")
         parts["params"] = spec.resolve(Workspace.load(root), set_values).model_dump(mode="json")
     for name, path in spec.inputs.items():
         files = sorted(p for p in (root / path).rglob("*") if p.is_file()) if (root / path).is_dir() else []

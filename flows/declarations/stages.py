@@ -35,7 +35,7 @@ class StageSpec:
         arm: Arm of the paper; "" for the judge, data and bases.
         seed: Seed of this replicate.
         profile: "smoke", "small" or "full".
-        unit: Key in digests.yaml of its code digest and parameters; shared by the seeds of an arm.
+        unit: Key in digests.json of its code digest and parameters; shared by the seeds of an arm.
         inputs: Input directories by name ("data/<name>", "bases/<name>", "train"; for the judge
             "evaluate/<arm>/s<seed>" and "train/<arm>/s<seed>"), relative to the workspace.
         output: Directory it writes, relative to the workspace.

@@ -89,7 +89,7 @@ class CodeLock:
         """Write the lock; return whether it changed."""
         lines = [" ".join(("digest", digest, *modules)) for digest, modules in self.digests.items()]
         lines += [f"module {key} {_module_line(record)}" for key, record in self.modules.items()]
-        header = "# What the code digests in dvc.lock and digests.yaml stand for; written by the stage `code`."
+        header = "# What the code digests in dvc.lock and digests.json stand for; written by the stage `code`."
         return write_if_changed(root / PATH, ("\n".join([header, *sorted(lines)]) + "\n").encode())
 
 

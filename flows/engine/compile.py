@@ -96,13 +96,13 @@ def digest_files(workspace: Workspace, full: Collection[str] = ()) -> list[str]:
         workspace: Sound declarations.
         full: Papers whose full profile counts too, beside those for which it was compiled before.
     """
-    in_full = [f"params/{slug}/full/digests.yaml" for slug in _papers_in_full(workspace, full)]
-    return ["params/digests.yaml", *(f"params/{slug}/digests.yaml" for slug in workspace.slugs), *in_full]
+    in_full = [f"params/{slug}/full/digests.json" for slug in _papers_in_full(workspace, full)]
+    return ["params/digests.json", *(f"params/{slug}/digests.json" for slug in workspace.slugs), *in_full]
 
 
 def digest_file(stage: StageSpec) -> str:
     """Return the file that holds a stage's code digest and parameters under its unit."""
-    return "params/digests.yaml" if stage.kind in ("data", "base") else stage.file.replace("dvc.yaml", "digests.yaml")
+    return "params/digests.json" if stage.kind in ("data", "base") else stage.file.replace("dvc.yaml", "digests.json")
 
 
 def all_stages(workspace: Workspace) -> Iterator[StageSpec]:
@@ -227,7 +227,7 @@ def _removed(root: Path, compiled: Mapping[str, Mapping[str, Any]], check: bool)
         ours = file.read_text(encoding="utf-8", errors="replace").startswith(f"# {PAPER_HEADER}")
         if file.relative_to(root).as_posix() in compiled or not ours:
             continue
-        for orphan in (file, file.with_name("dvc.lock"), file.with_name("digests.yaml")):
+        for orphan in (file, file.with_name("dvc.lock"), file.with_name("digests.json")):
             if orphan.is_file():
                 if not check:
                     orphan.unlink()

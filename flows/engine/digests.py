@@ -1,7 +1,7 @@
 """Staleness that is precise about code and blind to cosmetics: the digest of what each stage can reach.
 
     entry module + components the arm names --import closure--> modules --syntax, no comments--> code digest
-    study defaults, profile, variant, arm   --resolution------> parameters                 --> digests.yaml --> DVC
+    study defaults, profile, variant, arm   --resolution------> parameters                 --> digests.json --> DVC
 
 A module counts when the stage's entry module imports it, directly or not, at the top or inside a function; imports
 under `if TYPE_CHECKING` do not count. Declarations are left out: they only carry values, which stand in the digest file
@@ -26,13 +26,11 @@ from flows.declarations.paper import Paper
 from flows.declarations.stages import StageSpec
 from flows.declarations.study import entry_candidates, load_recipe, load_study, params_module, recipe_params_module
 from flows.declarations.workspace import Workspace
-from flows.declarations.yaml_text import yaml_text
 from flows.engine.code_lock import CodeLock, ModuleRecord, locked_digests
 from flows.engine.compile import Change, all_stages, digest_file, digest_files
 from flows.engine.syntax import Symbol, Syntax, read_syntax
 
 PACKAGES = ("components", "flows")
-HEADER = "written by the stage `code`: what each stage of this paper depends on besides data"
 
 # Reached by every stage that computes, whatever its entry module imports: the runner resets random state with it.
 DETERMINISM = "components.training.determinism"
@@ -249,10 +247,15 @@ def _short_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def unit_digest(root: Path, stage: StageSpec) -> str:
-    """Return the code digest of one stage as the code is now."""
-    code = Code(Path(root))
-    return code.digest(entry_modules(Workspace.load(root), stage, code))
+def read_units(root: Path, stage: StageSpec) -> dict[str, dict[str, Any]]:
+    """Return what the digest file of a stage holds: code digest and parameters by unit; empty where there is none.
+
+    The file is JSON, not YAML, because DVC reads it once for every stage.
+    """
+    try:
+        return json.loads((root / digest_file(stage)).read_bytes())
+    except FileNotFoundError:
+        return {}
 
 
 def write_digests(root: Path, *, check: bool = False) -> list[Change]:
@@ -289,7 +292,7 @@ def write_digests(root: Path, *, check: bool = False) -> list[Change]:
         files[path][stage.unit] = {"code": digest, "params": unit_params(workspace, stage)}
     changes = []
     for path, units in files.items():
-        file, text = workspace.root / path, yaml_text(units, HEADER).encode()
+        file, text = workspace.root / path, (json.dumps(units, indent=1) + "\n").encode()
         if path in failures or (file.is_file() and file.read_bytes() == text):
             continue
         changes.append(Change(path, "update" if file.is_file() else "create", ""))

@@ -1,6 +1,6 @@
 """Whether recorded numbers are those of the code and parameters that stand in the checkout now.
 
-Only YAML files are read: `dvc.lock` says with which digests each stage was run and what it gave, `digests.yaml` says
+Only YAML files are read: `dvc.lock` says with which digests each stage was run and what it gave, `digests.json` says
 which digests the code and parameters have now. The stage `code` keeps the latter up to date.
 """
 
@@ -41,7 +41,7 @@ def staleness(root: Path, verdicts: Mapping[str, Any]) -> Staleness:
     """
     folder = f"params/{verdicts['paper']}"
     lock_path = f"{folder}/full/dvc.lock" if verdicts["profile"] == "full" else f"{folder}/dvc.lock"
-    digests_path = f"{folder}/digests.yaml"
+    digests_path = f"{folder}/digests.json"
     if not (root / lock_path).is_file():
         return Staleness("not locked", f"{lock_path} does not exist, so nothing ties these numbers to their stages.")
     locked = read_document(root, lock_path, "DVC's lock").data.get("stages") or {}

@@ -10,19 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from workspace import make_workspace
+from workspace import make_workspace, write
 
 from components.training.loop import NonFiniteLoss
 from flows import stage as runner
-from flows.engine.digests import write_digests
 from flows.engine.write_guard import WroteOutside, guarded
 
 
 @pytest.fixture
 def root(tmp_path):
-    root = make_workspace(tmp_path / "workspace", papers=1, arms=2, seeds=3, bases=0)
-    write_digests(root)
-    return root
+    return make_workspace(tmp_path / "workspace", papers=1, arms=2, seeds=3, bases=0)
 
 
 def run(root: Path, *arguments: str) -> dict:
@@ -209,6 +206,7 @@ raise SystemExit(main({list(TRAIN)!r}))
 
 def test_a_read_only_workspace_is_refused_with_the_reason(tmp_path):
     root = make_workspace(tmp_path / "workspace", papers=1, bases=0)
+    write(root, "dvc.yaml", "stages: {}\n")
     source = "from flows.cli import main; import sys; sys.argv = ['tessera', 'reproduce', 'toy-0']; main()"
     inner = (
         "import subprocess, sys; "

@@ -124,7 +124,7 @@ class ThreadDispatch:
 
 
 def drive(root: Path, *, force: bool = False, prefect: bool = False, address: str | None = None) -> None:
-    """Run everything stale on a real Ray, print one line per outcome and one of timings: a driver that tests can kill."""
+    """Run everything stale on a real Ray and print outcomes and timings: a driver that tests can kill."""
     began = time.monotonic()
     from flows.engine.dispatch import Call, RayDispatch
     from flows.engine.execution import Execution, Observer

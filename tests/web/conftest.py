@@ -226,7 +226,7 @@ def draw(stage: JudgeContext) -> None:
 
 
 def lock(root: Path, slug: str, variant: str, runs: list[Path]) -> None:
-    """Write dvc.lock and digests.yaml as they stand after a clean run."""
+    """Write dvc.lock and digests.json as they stand after a clean run."""
     stages, digests = {}, {}
     for run in runs:
         kind, arm, seed = run.parts[-4:-1]
@@ -235,13 +235,13 @@ def lock(root: Path, slug: str, variant: str, runs: list[Path]) -> None:
         stages[f"{unit}-{seed}"] = {
             "cmd": f"python -m flows.stage {kind} {slug} {variant} {arm} {seed[1:]}",
             "params": {
-                f"params/{slug}/digests.yaml": {f"{unit}.{part}": digests[unit][part] for part in ("code", "params")}
+                f"params/{slug}/digests.json": {f"{unit}.{part}": digests[unit][part] for part in ("code", "params")}
             },
             "outs": [{"path": str(run.relative_to(root)), "hash": "md5", "md5": directory_md5(run)}],
         }
     folder = root / "params" / slug
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
-    (folder / "digests.yaml").write_text(yaml.safe_dump(digests))
+    (folder / "digests.json").write_text(yaml.safe_dump(digests))
 
 
 def make_workspace(root: Path, catalogue: dict | None = None) -> Path:

@@ -214,7 +214,7 @@ def test_a_workspace_without_any_result_still_has_a_ledger(tmp_path):
 def test_stale_numbers_are_marked_on_both_pages(workspace, tmp_path):
     root = tmp_path / "workspace"
     shutil.copytree(workspace, root)
-    digests = root / "params" / "chain-bias" / "digests.yaml"
+    digests = root / "params" / "chain-bias" / "digests.json"
     digests.write_text(digests.read_text().replace("steps: 5000", "steps: 6000"))
     build(root, tmp_path / "site")
     front = Page(tmp_path / "site" / "index.html")

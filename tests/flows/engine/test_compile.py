@@ -92,7 +92,7 @@ stages:
   plain-train-mean-s0:
     cmd: python -m flows.stage train toy-0 plain mean 0
     params:
-      params/toy-0/digests.yaml:
+      params/toy-0/digests.json:
         plain-train-mean.code: abc
         plain-train-mean.params:
           steps: 20
@@ -127,14 +127,14 @@ def test_lock_entries_of_stages_that_are_gone_are_removed_and_the_others_kept_as
 
 
 def test_a_paper_that_is_gone_leaves_no_stages_behind_but_foreign_files_stay(root):
-    for name in ("dvc.lock", "digests.yaml", "notes.md"):
+    for name in ("dvc.lock", "digests.json", "notes.md"):
         write(root, f"params/toy-1/{name}", "schema: '2.0'\n")
     write(root, "params/other/dvc.yaml", "stages: {}\n")
     (root / "params/toy-1/paper.yaml").unlink()
     changes = [str(change) for change in sync(root)]
     assert changes == [
         "update dvc.yaml: changed: code",
-        "remove params/toy-1/digests.yaml: no declaration stands for it",
+        "remove params/toy-1/digests.json: no declaration stands for it",
         "remove params/toy-1/dvc.lock: no declaration stands for it",
         "remove params/toy-1/dvc.yaml: no declaration stands for it",
     ]
@@ -152,9 +152,9 @@ def test_the_full_profile_is_compiled_only_when_asked_for_and_then_kept_up_to_da
     assert entry["wdir"] == "../../.."
     assert entry["outs"] == ["runs/toy-1/plain/full/train/mean/s0/run"]
     assert entry["params"] == [
-        {"params/toy-1/full/digests.yaml": ["plain-train-mean.code", "plain-train-mean.params"]}
+        {"params/toy-1/full/digests.json": ["plain-train-mean.code", "plain-train-mean.params"]}
     ]  # fmt: skip
-    assert "params/toy-1/full/digests.yaml" in digest_files(Workspace.load(root))
+    assert "params/toy-1/full/digests.json" in digest_files(Workspace.load(root))
     edit(root, "params/toy-1/paper.yaml", "seeds: [0, 1]", "seeds: [0]")
     assert "params/toy-1/full/dvc.yaml" in [change.path for change in sync(root)]
     with pytest.raises(UnknownPaper):

@@ -160,7 +160,7 @@ from pathlib import Path
 from flows.engine.digests import write_digests
 def digests():
     write_digests(".")
-    return yaml.safe_load(Path("params/toy-0/digests.yaml").read_text())
+    return yaml.safe_load(Path("params/toy-0/digests.json").read_text())
 """
 ONE = DIGESTS + "print(json.dumps(digests()))"
 EACH = """
@@ -209,7 +209,7 @@ def test_a_changed_default_is_a_changed_parameter_and_no_changed_code(copy):
 def test_files_that_say_the_same_are_not_touched(copy):
     root, _ = copy
     run_in(root, ONE)
-    files = [*root.glob("params/**/digests.yaml"), root / "params/code.lock"]
+    files = [*root.glob("params/**/digests.json"), root / "params/code.lock"]
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
     assert len(files) == 3
     assert run_in(root, "from flows.engine.digests import write_digests; print(write_digests('.'))").strip() == "[]"
@@ -219,12 +219,12 @@ def test_files_that_say_the_same_are_not_touched(copy):
 def test_checking_says_what_would_change_and_writes_nothing(copy):
     root, _ = copy
     run_in(root, ONE)
-    before = (root / "params/toy-0/digests.yaml").read_bytes()
+    before = (root / "params/toy-0/digests.json").read_bytes()
     edit(root, "params/toy-0/paper.yaml", "median, rule: median}", "median, rule: median, spread: 3.0}")
     try:
         source = "from flows.engine.digests import write_digests\nprint(*write_digests('.', check=True))"
-        assert run_in(root, source).strip() == "update params/toy-0/digests.yaml"
-        assert (root / "params/toy-0/digests.yaml").read_bytes() == before
+        assert run_in(root, source).strip() == "update params/toy-0/digests.json"
+        assert (root / "params/toy-0/digests.json").read_bytes() == before
     finally:
         edit(root, "params/toy-0/paper.yaml", ", spread: 3.0}", "}")
 
@@ -256,8 +256,8 @@ def test_a_paper_without_code_is_named_and_does_not_keep_the_others_from_being_w
     """)
     message = run_in(root, source)
     assert "params/mute/dvc.yaml:plain-train-mean-s0: nothing to run; expected a function train(stage) in" in message
-    assert (root / "params/toy-0/digests.yaml").is_file()
-    assert not (root / "params/mute/digests.yaml").exists()
+    assert (root / "params/toy-0/digests.json").is_file()
+    assert not (root / "params/mute/digests.json").exists()
 
 
 # --- the papers of this repository -----------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ def locked(tmp_path):
     judge = {"shapes-judge.code": "bb"}
     stages = {
         f"{unit}-s0": {
-            "params": {"params/toy-paper/digests.yaml": params},
+            "params": {"params/toy-paper/digests.json": params},
             "outs": [{"path": "runs/x", "hash": "md5", "md5": MD5}],
         },
-        "shapes-judge": {"params": {"params/toy-paper/digests.yaml": judge}, "outs": []},
+        "shapes-judge": {"params": {"params/toy-paper/digests.json": judge}, "outs": []},
     }
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     write_digests(folder)
@@ -33,7 +33,7 @@ def write_digests(folder, code="aa", steps=2, judge="bb"):
         "shapes-evaluate-method": {"code": code, "params": {"steps": steps, "rate": 0.1, "kept": [1, 2]}},
         "shapes-judge": {"code": judge},
     }
-    (folder / "digests.yaml").write_text(yaml.safe_dump(digests))
+    (folder / "digests.json").write_text(yaml.safe_dump(digests))
 
 
 def record(md5=MD5, profile="small"):
@@ -60,7 +60,7 @@ def test_changed_code_or_parameters_make_the_record_stale_and_name_the_stage(loc
 
 
 def test_a_stage_without_digests_any_more_is_stale(locked):
-    (locked / "params" / "toy-paper" / "digests.yaml").unlink()
+    (locked / "params" / "toy-paper" / "digests.json").unlink()
     assert staleness(locked, record()).state == "stale"
 
 
