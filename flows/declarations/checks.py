@@ -93,6 +93,9 @@ class PaperChecks:
                 yield self._problem((*place, "demo"), words)
             yield from self._unknown(variant.arms or (), self._arms, "arm", (*place, "arms"))
             yield from self._sources(variant.data, variant.bases, place)
+            inputs = [*variant.data, *variant.bases]
+            words = "data set or base of this variant"
+            yield from self._unknown(variant.evaluation_only, inputs, words, (*place, "evaluation_only"))
             for arm in self._paper.arms_of(name):
                 if not self._paper.seeds_of(name, arm):
                     words = f"arm {arm!r} has none of the seeds {list(variant.seeds or ())}; give it one of them."

@@ -90,6 +90,8 @@ class Variant(_WithParameters):
     """Names in data.yaml."""
     bases: Names = ()
     """Names in bases.yaml."""
+    evaluation_only: Names = ()
+    """Those of `data` and `bases` that no training reads, so that a change of them retrains nothing."""
     arms: Names | None = None
     """Arms to run; all where this is absent."""
     seeds: Seeds | None = None

@@ -192,6 +192,10 @@ class _Plan:
         variant = self._paper.variants[self._variant]
         data = variant.data if profile.data is None else profile.data
         bases = variant.bases if profile.bases is None else profile.bases
+        if kind == "train":
+            data, bases = (
+                tuple(name for name in names if name not in variant.evaluation_only) for names in (data, bases)
+            )
         inputs = _sources(data, bases)
         model = self._paper.model_of(arm)
         if kind == "evaluate" and model is not None:
