@@ -96,13 +96,14 @@ def encode(image: Image.Image, codec: Codec, quality: int, chroma: str) -> tuple
     return buffer.getvalue(), webp_payload(buffer.getvalue())
 
 
-def settings(image: np.ndarray, codec: Codec, largest: int) -> Iterator[Coded]:
+def settings(image: np.ndarray, codec: Codec, largest: int, quality_step: int = 1) -> Iterator[Coded]:
     """Yield the image under every setting whose payload is at most `largest` bytes.
 
     Args:
         image: (H, W, 3), uint8.
         codec: "jpeg" or "webp".
         largest: Largest payload of interest, bytes.
+        quality_step: Step between the quality settings tried, from 1 to 100.
     """
     original = Image.fromarray(image)
     height, width = image.shape[:2]
@@ -113,7 +114,7 @@ def settings(image: np.ndarray, codec: Codec, largest: int) -> Iterator[Coded]:
             size = (max(1, width // downscale), max(1, height // downscale))
             small = original.resize(size, Image.Resampling.LANCZOS)
         for chroma in CHROMA[codec]:
-            for quality in range(1, 101):
+            for quality in range(1, 101, quality_step):
                 file, payload = encode(small, codec, quality, chroma)
                 if payload > _GIVE_UP_AT * largest:
                     break
@@ -128,20 +129,21 @@ def settings(image: np.ndarray, codec: Codec, largest: int) -> Iterator[Coded]:
                 yield Coded(payload, quality, chroma, downscale, psnr, pixels)
 
 
-def best_under(image: np.ndarray, codec: Codec, budgets: Iterable[int]) -> dict[int, Coded]:
+def best_under(image: np.ndarray, codec: Codec, budgets: Iterable[int], quality_step: int = 1) -> dict[int, Coded]:
     """Return, for every budget, the setting of highest PSNR whose payload fits it.
 
     Args:
         image: (H, W, 3), uint8.
         codec: "jpeg" or "webp".
         budgets: Payload budgets in bytes.
+        quality_step: Step between the quality settings tried, from 1 to 100.
 
     Raises:
         CodecError: No setting fits a budget.
     """
     budgets = sorted(budgets)
     best: dict[int, Coded] = {}
-    for coded in settings(image, codec, budgets[-1]):
+    for coded in settings(image, codec, budgets[-1], quality_step):
         for budget in budgets:
             if coded.payload <= budget and (budget not in best or coded.psnr > best[budget].psnr):
                 best[budget] = coded

@@ -7,8 +7,7 @@
 With the drop law "none" it is a fixed-length tokenizer (TiTok); with tail drop the first codes learn to carry what
 matters most (One-D-Piece). The encoder never sees k: codes of a shorter prefix are those of a longer one.
 
-Letters: `B` images, `H W` pixels, `P` patches, `N` tokens, `k` tokens kept, `D` width, `C` width of a code, `K` codebook
-size.
+Letters: `B` images, `H W` pixels, `P` patches, `N` tokens, `k` tokens kept, `D` width, `C` width of a code.
 
 Sources: Yu et al. 2024 (TiTok), section 3; Miwa et al. 2025 (One-D-Piece), section 3.
 """

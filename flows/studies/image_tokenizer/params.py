@@ -110,6 +110,8 @@ class EvaluateParams(TrainParams):
 
     codec: Literal["", "jpeg", "webp"] = ""
     """Code whole photographs with this codec instead of a tokenizer."""
+    codec_quality_step: int = Field(1, ge=1)
+    """Step between the quality settings of a codec that are tried, from 1 to 100."""
     photo_side: int = Field(256, ge=32)
     """Height and width of the photographs, pixels."""
     photo_bytes: tuple[int, ...] = (576, 1_152, 2_304)

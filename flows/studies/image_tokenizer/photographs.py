@@ -61,7 +61,7 @@ def codec_at_budgets(stage: StageContext, table: MetricTable, samples: Samples) 
     pixels = photos.images.permute(0, 2, 3, 1).contiguous().numpy()
     coded = []
     for done, image in enumerate(pixels):
-        coded.append(best_under(image, params.codec, params.photo_bytes))
+        coded.append(best_under(image, params.codec, params.photo_bytes, params.codec_quality_step))
         stage.progress(done + 1, len(pixels))
     decoded = {}
     for budget in params.photo_bytes:

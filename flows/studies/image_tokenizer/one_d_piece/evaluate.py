@@ -62,6 +62,6 @@ def _first_token(
     if test.labels is None:
         return
     generator = torch.Generator().manual_seed(derive_seed(stage.seed, _ORDERS))
-    information = class_information(indices, test.labels, model.codebook_size, shuffles=_SHUFFLES, generator=generator)
+    information = class_information(indices, test.labels, shuffles=_SHUFFLES, generator=generator)
     for position, value in enumerate(information.tolist(), start=1):
         table.add("class_information", value, unit="bits", at={"position": position}, samples=len(indices))
