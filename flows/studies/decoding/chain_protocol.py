@@ -21,6 +21,7 @@ from components.language.byte_conversion import (
     max_prefix_log_probability,
     truncated_calls,
 )
+from components.language.generation import PrefixSession
 from components.metrics.tables import MetricTable, write_parquet
 from components.tokenizers.text.validity import Validity
 from flows.studies.context import StageContext
@@ -60,8 +61,7 @@ def measure(stage: StageContext, table: MetricTable) -> None:
     if params.model == "trained" and params.query != "direct":
         model_metrics(table, chain, model, validity, ask, params, stage.seed)
     if params.model == "trained" and params.query == "max_prefix_correction":
-        session = importlib.import_module("components.language.causal_lm").PrefixSession
-        calls = call_counts(chain, params, stage.seed, tokenizer, validity, lambda: session(model))
+        calls = call_counts(chain, params, stage.seed, model, tokenizer, validity)
         call_metrics(table, calls)
         write_parquet(calls, stage.output / "calls.parquet")
 
@@ -150,26 +150,56 @@ def model_metrics(
     table.add_items("invalid_mass", per_text.tolist(), unit="probability", normaliser="tokens")
 
 
-def call_counts(chain: Chain, params: EvaluateParams, seed: int, tokenizer, validity, new_session) -> pl.DataFrame:
-    """Run the recursion call by call on random strings and count the model's evaluations."""
+def call_counts(chain: Chain, params: EvaluateParams, seed: int, model, tokenizer, validity: Validity) -> pl.DataFrame:
+    """Run the recursion call by call and count the model's evaluations.
+
+    Args:
+        chain: Source of the strings of one kind; those of the other kind are uniformly random characters.
+        params: Number and greatest length of the strings.
+        seed: Seed of both kinds.
+        model: Causal language model.
+        tokenizer: Maximum prefix encoding.
+        validity: Its valid sequences.
+
+    Returns:
+        One row per string: its kind ("random" or "chain"), its length in characters, its tokens and the calls.
+    """
     generator = stream(seed, "calls")
+    longest = max(params.longest_call, chain.order)
     lengths = generator.integers(1, params.longest_call, size=params.call_strings, endpoint=True).tolist()
-    strings = chain.texts(chain.sample(params.call_strings, max(params.longest_call, chain.order), generator))
+    shape = (params.call_strings, longest)
+    kinds = {
+        "random": generator.integers(len(chain.alphabet), size=shape),
+        "chain": chain.sample(*shape, generator),
+    }
     rows = []
-    for string, length in zip(strings, lengths, strict=True):
-        session = new_session()
-        max_prefix_log_probability(truncated_calls(session.next, validity), tokenizer, string[:length])
-        rows.append((length, len(tokenizer.encode(string[:length])), session.calls))
-    schema = {"length": pl.Int64, "tokens": pl.Int64, "calls": pl.Int64}
+    for kind, codes in kinds.items():
+        for string, length in zip(chain.texts(codes), lengths, strict=True):
+            session = PrefixSession(model)
+            max_prefix_log_probability(truncated_calls(session.next, validity), tokenizer, string[:length])
+            rows.append((kind, length, len(tokenizer.encode(string[:length])), session.calls))
+    schema = {"strings": pl.String, "length": pl.Int64, "tokens": pl.Int64, "calls": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def call_metrics(table: MetricTable, calls: pl.DataFrame) -> None:
-    """Compare calls with the number of tokens, and fit a straight line through calls by length."""
-    length, tokens, count = (calls[name].to_numpy().astype(float) for name in ("length", "tokens", "calls"))
-    table.add("calls_excess", float((count - tokens - 1).max()), unit="calls", samples=len(calls))
-    slope, intercept = np.polyfit(length, count, 1)
-    residual = ((count - slope * length - intercept) ** 2).sum()
-    total = ((count - count.mean()) ** 2).sum()
-    table.add("calls_slope", float(slope), unit="calls/character", samples=len(calls))
-    table.add("calls_r2", float(1 - residual / total) if total > 0 else 0.0, unit="", samples=len(calls))
+    """Compare calls with the number of tokens, and fit straight lines through calls by length."""
+    for (kind,), part in calls.group_by("strings", maintain_order=True):
+        at, samples = {"strings": kind}, len(part)
+        excess = (part["calls"] - part["tokens"] - 1).max()
+        table.add("calls_excess", excess, unit="calls", at=at, samples=samples)
+        slope, r2 = straight_line(part["length"], part["calls"])
+        table.add("calls_slope", slope, unit="calls/character", at=at, samples=samples)
+        table.add("calls_r2", r2, unit="", at=at, samples=samples)
+        means = part.group_by("length").agg(pl.col("calls").mean()).sort("length")
+        table.add(
+            "mean_calls_r2", straight_line(means["length"], means["calls"])[1], unit="", at=at, samples=len(means)
+        )
+
+
+def straight_line(x: pl.Series, y: pl.Series) -> tuple[float, float]:
+    """Return slope and R^2 of the least-squares line through y by x; R^2 is 0 where y does not vary."""
+    x, y = x.to_numpy().astype(float), y.to_numpy().astype(float)
+    slope, intercept = np.polyfit(x, y, 1)
+    residual, total = ((y - slope * x - intercept) ** 2).sum(), ((y - y.mean()) ** 2).sum()
+    return float(slope), float(1 - residual / total) if total > 0 else 0.0

@@ -135,12 +135,13 @@ class _Figures:
     def calls(self) -> None:
         caption = (
             "Model evaluations that one query of Maximum Prefix Correction takes, against the length of the queried "
-            "string (random strings of the chain, all seeds), counted call by call. The number equals the tokens of "
-            "the string, so it grows linearly."
+            "string (uniformly random strings, all seeds), counted call by call. The number equals the tokens of the "
+            "string, so on average it grows linearly; strings of one length differ in how many tokens they have."
         )
         with self._figure("calls.svg", caption, 1, 1, (5.2, 3.4)) as (_, axes):
             axis = axes[0][0]
             calls = pl.concat([pl.read_parquet(run / "calls.parquet") for run in self._runs("mpc").values()])
+            calls = calls.filter(pl.col("strings") == "random")
             axis.scatter(calls["length"], calls["calls"], 9, color=_CORRECTED, alpha=0.5, linewidths=0)
             ends = np.array([calls["length"].min(), calls["length"].max()])
             line = np.polynomial.Polynomial.fit(calls["length"].to_numpy(), calls["calls"].to_numpy(), 1)

@@ -65,7 +65,7 @@ class EvaluateParams(TrainParams):
     longest: int = Field(40, ge=1)
     """Most characters of a context."""
     call_strings: int = Field(200, ge=3)
-    """Random strings whose model calls are counted."""
+    """Strings of each kind (uniformly random, and of the chain) whose model calls are counted."""
     longest_call: int = Field(64, ge=2)
     """Most characters of such a string."""
     text_cuts: int = Field(200, ge=2)
@@ -110,7 +110,8 @@ METRICS = {
         "calls", "lower", "Largest (model calls of one query) - (tokens of the queried string) - 1 over all strings."
     ),
     "calls_slope": Metric("calls/character", "lower", "Slope of model calls on the length of the queried string."),
-    "calls_r2": Metric("", "higher", "R^2 of the straight line through model calls by length."),
+    "calls_r2": Metric("", "higher", "R^2 of the straight line through the model calls of single strings by length."),
+    "mean_calls_r2": Metric("", "higher", "R^2 of the straight line through the mean model calls at each length."),
     "bits_per_character": Metric(
         "bits/character", "lower", "-log2 P(text) of held-out text from the token model, by summing over covers."
     ),

@@ -18,8 +18,9 @@ from components.language.byte_conversion import (
     max_prefix_log_probability,
     truncated_calls,
 )
-from components.language.causal_lm import CausalLM, CausalLMConfig, PrefixSession
+from components.language.causal_lm import CausalLM, CausalLMConfig
 from components.language.exact_token_model import ExactTokenModel
+from components.language.generation import PrefixSession
 from components.tokenizers.text import bpe
 from components.tokenizers.text.max_prefix import MaxPrefixTokenizer
 from components.tokenizers.text.validity import Validity, is_valid
@@ -272,9 +273,10 @@ def test_a_cover_holds_each_valid_covering_sequence_once_and_none_extends_anothe
         assert set(members) == expected
 
 
-def test_the_batched_cover_sum_adds_the_members_of_the_cover():
+@pytest.mark.parametrize("truncate", [True, False])
+def test_the_batched_cover_sum_adds_the_members_of_the_cover(truncate):
     validity = Validity(MERGED)
-    model = Truncated(untrained(MERGED), validity)
+    model = Truncated(untrained(MERGED), validity) if truncate else untrained(MERGED)
     texts = all_texts(6, 1)
     for text, got in zip(texts[::7], CoverCorrection(model, validity).log_probabilities(texts[::7]), strict=True):
         members = [torch.tensor([member]) for member in cover(MERGED, validity, text)]
