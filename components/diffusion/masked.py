@@ -187,7 +187,7 @@ class MaskedGenerator(nn.Module):
             # What was committed before stays committed.
             sureness = sureness.masked_fill(~unknown, math.inf)
             remaining = masked_after(step, steps, self.tokens)
-            rank = sureness.argsort(1, stable=True).argsort(1)
+            rank = sureness.argsort(dim=1, stable=True).argsort(dim=1)
             indices = proposed.masked_fill(rank < remaining, self.mask_token_id)
         self.train(was_training)
         return indices

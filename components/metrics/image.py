@@ -19,6 +19,7 @@ from components.errors import TesseraError
 # this bound is above every value that a different image can have, and finite for tables and means.
 PERFECT_PSNR = 120.0
 _MS_SSIM_LEAST_SIDE = 161
+_SSIM_RADIUS = 5
 
 
 class ImageMetricError(TesseraError):
@@ -52,9 +53,16 @@ def mean_absolute_error(images: Tensor, references: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Structural similarity of every image, 11 x 11 Gaussian window (Wang et al. 2004, through torchmetrics)."""
+    """Structural similarity of every image, 11 x 11 Gaussian window (Wang et al. 2004, through torchmetrics).
+
+    Averaged over the windows that lie inside the image, as published; torchmetrics' own mean counts reflected borders.
+    """
     images, references = _pair(images, references)
-    return structural_similarity_index_measure(images, references, data_range=1.0, reduction="none").reshape(-1)
+    _, windows = structural_similarity_index_measure(
+        images, references, data_range=1.0, reduction="none", return_full_image=True
+    )
+    inside = slice(_SSIM_RADIUS, -_SSIM_RADIUS)
+    return windows[..., inside, inside].flatten(1).mean(1)
 
 
 def ms_ssim(images: Tensor, references: Tensor) -> Tensor:
