@@ -2,7 +2,7 @@
 
 Ray's agents and Prefect's embedded server survive a driver that is killed with SIGKILL. The driver therefore starts
 this module first and keeps the write end of its standard input open: end-of-file means that the driver is gone,
-however it went. Every second the reaper notes the driver's descendants; at the end it also looks for processes that
+however it went; a word before it, that the driver goes on without supervision. Every second the reaper notes the driver's descendants; at the end it also looks for processes that
 carry the driver's mark in their environment, and kills what is left.
 
 It imports only the standard library, so that it costs 30 ms and no memory worth naming.
@@ -109,15 +109,25 @@ def stop(known: set[Process], mark: str, *, spare: frozenset[int], grace: float 
 def main() -> None:
     """Watch until standard input closes, then stop everything that is left."""
     driver, mark = int(sys.argv[1]), sys.argv[2]
+    earlier = {(int(pid), int(start)) for pid, start in (word.split(":") for word in sys.argv[3:])}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     spare = frozenset({os.getpid(), driver})
     known: set[Process] = set()
+    closed = False
     while True:
         ready, _, _ = select.select([sys.stdin.buffer], [], [], 1.0)
-        if ready and not os.read(sys.stdin.fileno(), 64):
-            break
+        if ready:
+            said = os.read(sys.stdin.fileno(), 64)
+            if not said:
+                break
+            closed = True
         known |= {process for process in descendants([driver]) if process[0] not in spare}
+    if closed:
+        # The driver goes on living: what it had started before it called for supervision is its own affair.
+        still = earlier | descendants(pid for pid, _ in alive(earlier))
+        known -= still
+        spare |= {pid for pid, _ in still}
     stop(known, mark, spare=spare)
 
 

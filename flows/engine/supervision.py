@@ -24,9 +24,10 @@ class Supervision:
         """Start the reaper; safe to call twice."""
         if self._reaper is not None:
             return
+        earlier = [f"{pid}:{start}" for pid, start in reaper.descendants([os.getpid()])]
         os.environ[reaper.MARK] = self.mark
         self._reaper = subprocess.Popen(
-            [sys.executable, "-S", "-E", reaper.__file__, str(os.getpid()), self.mark],
+            [sys.executable, "-S", "-E", reaper.__file__, str(os.getpid()), self.mark, *earlier],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -35,9 +36,10 @@ class Supervision:
         )
 
     def close(self) -> None:
-        """Stop what is left of the driver's children and wait until they are gone."""
+        """Stop what is left of the children started since, and wait until they are gone."""
         if self._reaper is None:
             return
+        self._reaper.stdin.write(b"close")
         self._reaper.stdin.close()
         self._reaper.wait(timeout=30)
         self._reaper = None
