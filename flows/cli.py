@@ -351,7 +351,7 @@ def sync(
     root = find_root()
     changes = [*compile_all(root, check=check), *write_digests(root, check=check)]
     for change in changes:
-        _console().print(change, markup=False)
+        _console().print(str(change), markup=False)
     if check and changes:
         _console().print("Out of date: run `tessera sync` and commit what it writes.")
         raise typer.Exit(1)

@@ -2,8 +2,9 @@
 
 Ray's agents and Prefect's embedded server survive a driver that is killed with SIGKILL. The driver therefore starts
 this module first and keeps the write end of its standard input open: end-of-file means that the driver is gone,
-however it went; a word before it, that the driver goes on without supervision. Every second the reaper notes the driver's descendants; at the end it also looks for processes that
-carry the driver's mark in their environment, and kills what is left.
+however it went; a word before it, that the driver goes on without supervision. Every second the reaper notes the
+driver's descendants; at the end it also looks for processes that carry the driver's mark in their environment, and
+kills what is left.
 
 It imports only the standard library, so that it costs 30 ms and no memory worth naming.
 """

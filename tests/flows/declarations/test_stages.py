@@ -125,7 +125,12 @@ def test_a_stage_knows_its_command_module_and_parameters(workspace):
 
 
 def test_what_only_evaluations_read_is_no_input_of_a_training(workspace):
-    edit(workspace.root, "params/toy-0/paper.yaml", "{canonical: true,", "{canonical: true, evaluation_only: [constant-0],")
+    edit(
+        workspace.root,
+        "params/toy-0/paper.yaml",
+        "{canonical: true,",
+        "{canonical: true, evaluation_only: [constant-0],",
+    )
     stages = plan(Workspace.load(workspace.root))
     assert "bases/constant-0" not in stages["plain-train-mean-s0"].inputs
     assert "bases/constant-0" in stages["plain-evaluate-mean-s0"].inputs
