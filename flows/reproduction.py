@@ -314,14 +314,15 @@ class _Run:
     notes: list[str] = field(default_factory=list)
 
     def _execution(self, targets: Iterable[str], dispatch: RayDispatch, observers: tuple[Observer, ...]) -> Execution:
-        order = {paper.slug: place for place, (paper, _) in enumerate(self.chosen)}
+        order = {(paper.slug, variant): place for place, (paper, variant) in enumerate(self.chosen)}
 
         def priority(node: Any) -> float:
-            # Papers in the order they were asked for; inside a paper longest first, by what the last run took.
+            # Variants in the order they were asked for, so that the first verdict comes early; inside a variant longest
+            # first, by what the last run took.
             spec = self.specs.get(node.address)
             if spec is None:
                 return 1e9
-            return -1e6 * order.get(spec.paper, -1) + _last_seconds(self.root / spec.log)
+            return -1e6 * order.get((spec.paper, spec.variant), -1) + _last_seconds(self.root / spec.log)
 
         force = frozenset(address for address in self.graph.select(targets) if self._forced(address))
         return Execution(
