@@ -88,7 +88,7 @@ class Workspace:
             if slug not in self.slugs:
                 hint = did_you_mean(slug, self.slugs)
                 if not hint and slug in self.catalogue:
-                    hint = f" It is in the catalogue but not built yet: tessera new {slug}."
+                    hint = " It is in the catalogue but not built yet; CONTRIBUTING.md says how."
                 raise UnknownPaper(f"{slug!r} is not in params/.{hint}")
             self._papers[slug] = Paper.read(self._paper_document(slug))
         return self._papers[slug]

@@ -38,7 +38,7 @@ def test_an_unknown_paper_is_refused_with_the_nearest_name(tmp_path):
 def test_a_paper_of_the_catalogue_that_is_not_built_is_told_from_an_unknown_one(tmp_path):
     root = make_workspace(tmp_path, papers=0)
     write(root, "params/catalogue.yaml", "karl: {title: K, family: image, kind: method, study: toy}\n")
-    with pytest.raises(UnknownPaper, match=r"in the catalogue but not built yet: tessera new karl"):
+    with pytest.raises(UnknownPaper, match=r"in the catalogue but not built yet; CONTRIBUTING.md says how"):
         Workspace.load(root).paper("karl")
 
 
