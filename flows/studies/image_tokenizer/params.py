@@ -114,6 +114,8 @@ class EvaluateParams(TrainParams):
     """Step between the quality settings of a codec that are tried, from 1 to 100."""
     photo_side: int = Field(256, ge=32)
     """Height and width of the photographs, pixels."""
+    test_photos: int = Field(1_000, ge=2)
+    """Photographs to test on; fewer where there are not as many."""
     photo_bytes: tuple[int, ...] = (576, 1_152, 2_304)
     """Budgets for one photograph, bytes."""
     sample_photos: int = Field(2, ge=1)

@@ -79,7 +79,7 @@ def test_images(stage: StageContext, count: int) -> TestImages:
 def photographs(stage: StageContext) -> Photographs:
     """Return the photographs that no training saw, centre-cropped and resized to `photo_side`."""
     params = stage.params
-    frame = _held_out_photos(stage)
+    frame = _held_out_photos(stage).head(params.test_photos)
     images = torch.stack([centre_square(file, params.photo_side) for file in frame["image"]])
     return Photographs(images, frame["name"].to_list(), frame["group"].to_list())
 

@@ -1,6 +1,7 @@
 """Masked generation: schedule, loss and sampler against counts, closed forms and a known distribution."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def model(**options) -> MaskedGenerator:
 def test_every_step_commits_a_token_and_the_last_leaves_none(steps, tokens):
     remaining = [tokens] + [masked_after(step, steps, tokens) for step in range(steps)]
     assert remaining[-1] == 0
-    assert all(after < before or after == 0 for before, after in zip(remaining, remaining[1:], strict=False))
+    assert all(after < before or after == 0 for before, after in pairwise(remaining))
 
 
 def test_the_schedule_is_the_cosine():
@@ -120,7 +121,7 @@ def test_tokens_once_committed_stay_and_none_is_left_masked():
     net.shown = []
     result = net.generate(torch.tensor([0, 1, 2]), steps=5, generator=generator())
     shown = [*net.shown, result]
-    for step, (before, after) in enumerate(zip(shown, shown[1:], strict=False)):
+    for step, (before, after) in enumerate(pairwise(shown)):
         known = before != net.mask_token_id
         assert torch.equal(after[known], before[known])
         assert bool(((after == net.mask_token_id).sum(1) == masked_after(step, 5, 12)).all())

@@ -109,7 +109,7 @@ def test_one_batch_can_be_learned_by_heart():
         optimiser.step()
         model.after_step(step, torch.Generator().manual_seed(step))
     # What the mean picture leaves, 4 var, is where it would stay if all vectors had collapsed onto one code.
-    assert float(error) < 0.05 * 4 * float(images.var(0, unbiased=False).mean())
+    assert error.item() < 0.05 * 4 * float(images.var(0, unbiased=False).mean())
 
 
 SIZES = {"S": (512, 8, 8), "B": (768, 12, 12), "L": (1024, 24, 16)}
