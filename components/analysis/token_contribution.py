@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from components.data.pixels import to_bytes
 from components.errors import TesseraError
-from components.metrics.image import to_bytes
 
 
 class ContributionError(TesseraError):

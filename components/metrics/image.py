@@ -6,13 +6,13 @@ returns one value per image.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
 )
 
+from components.data.pixels import to_unit
 from components.errors import TesseraError
 
 # A perfect copy has infinite PSNR; lossless 8-bit images differ by at least one level in one of these many values, so
@@ -26,16 +26,6 @@ class ImageMetricError(TesseraError):
     """Images cannot be compared: other shapes, a wrong range, or too small for the metric."""
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """Return images as float32 in [0, 1]."""
-    return images.float().div(255) if images.dtype == torch.uint8 else images.float()
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Return images (float, any range) clipped to [0, 1] and rounded to 8 bits, as an image file would store them."""
-    return images.clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
 def psnr(images: Tensor, references: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of every image in dB: -10 log10(mean squared error), peak 1.
 
@@ -44,12 +34,6 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
     images, references = _pair(images, references)
     mse = (images - references).square().flatten(1).mean(1)
     return (-10 * mse.log10()).clamp(max=PERFECT_PSNR)
-
-
-def mean_absolute_error(images: Tensor, references: Tensor) -> Tensor:
-    """Mean absolute pixel difference of every image, peak 1."""
-    images, references = _pair(images, references)
-    return (images - references).abs().flatten(1).mean(1)
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from components.metrics.image import to_unit
+from components.data.pixels import to_unit
 
 
 class _Convolution(nn.Sequential):

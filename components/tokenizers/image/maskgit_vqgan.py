@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.metrics.image import to_unit
+from components.data.pixels import to_unit
 from components.nn.vit import embedding
 from components.quantizers.vq import nearest_codes
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from components.compression.tail_drop import DropLaw, draw_kept, keep_prefix
-from components.metrics.image import to_unit
+from components.data.pixels import to_unit
 from components.nn.vit import LatentDecoder, LatentEncoder, patches_per_image, unpatchify
 from components.quantizers.quantized import Quantized, Quantizer
 

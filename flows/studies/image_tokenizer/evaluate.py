@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from components.bases import load_model
 from components.data.images import encode_png
+from components.data.pixels import to_bytes
 from components.metrics.codebook import perplexity, usage
 from components.metrics.frechet import leave_group_out
-from components.metrics.image import psnr, ssim, to_bytes
+from components.metrics.image import psnr, ssim
 from components.metrics.stats import jackknife_variance
 from components.metrics.tables import MetricTable, write_parquet
 from components.nn.image_classifiers import frozen

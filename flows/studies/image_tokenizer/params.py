@@ -163,5 +163,9 @@ def components(params: TrainParams, kind: str) -> tuple[str, ...]:
         "components.nn.image_classifiers",
     ]
     if params.target != "pixels":
-        modules += ["components.tokenizers.image.proxy_codes", f"components.tokenizers.image.{params.target_tokenizer}"]
+        modules += [
+            "flows.studies.image_tokenizer.proxy_codes",
+            "components.tokenizers.image.proxy_codes",
+            f"components.tokenizers.image.{params.target_tokenizer}",
+        ]
     return tuple(modules)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor, nn
 
 from components.bases import construct, load_model, save_model
 from components.data.images import random_flip
-from components.metrics.image import to_unit
+from components.data.pixels import to_unit
 from components.nn.image_classifiers import frozen
 from components.training.determinism import derive_seed
 from components.training.loop import Optimisation, fit
@@ -21,8 +23,12 @@ _START = 3  # stream of the codebook's start; 0 to 2 seed the process (component
 
 
 def train(stage: StageContext) -> None:
-    """Train one arm and write its model and curves."""
-    train_on_pixels(stage)
+    """Train one arm and write its model and curves: on pixels, or in two stages through a grid tokenizer's codes."""
+    if stage.params.target == "pixels":
+        train_on_pixels(stage)
+    else:
+        # By name, so that a change of the two stages makes only those arms stale that use them.
+        importlib.import_module("flows.studies.image_tokenizer.proxy_codes").train_on_proxy_codes(stage)
 
 
 def train_on_pixels(stage: StageContext) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from components.metrics.image import PERFECT_PSNR, ImageMetricError, ms_ssim, psnr, ssim, to_bytes, to_unit
+from components.data.pixels import to_bytes
+from components.metrics.image import PERFECT_PSNR, ImageMetricError, ms_ssim, psnr, ssim
 
 
 def pictures(count=3, side=32, seed=0) -> torch.Tensor:
@@ -74,13 +75,6 @@ def test_more_noise_is_worse_in_every_metric():
     for metric in (psnr, ssim, ms_ssim):
         little, much = metric(images + 0.02 * noise, images), metric(images + 0.2 * noise, images)
         assert bool((little > much).all())
-
-
-def test_bytes_round_to_the_nearest_level_and_clip():
-    images = torch.tensor([-0.2, 0.0, 0.4 / 255, 0.6 / 255, 1.0, 1.7]).view(1, 1, 1, 6)
-    assert to_bytes(images).flatten().tolist() == [0, 0, 0, 1, 255, 255]
-    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(to_bytes(to_unit(levels)), levels)
 
 
 def test_images_that_do_not_pair_are_refused():

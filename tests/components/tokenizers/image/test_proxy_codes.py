@@ -105,8 +105,8 @@ def test_stage_one_learns_to_name_the_codes_of_a_batch():
     for _ in range(60):
         codes = model.quantizer(model.encoder(images))
         loss = model.head.loss(model.features(codes.values, 5), images)
-        first = float(loss) if first is None else first
+        first = loss.item() if first is None else first
         optimiser.zero_grad()
         (loss + codes.loss).backward()
         optimiser.step()
-    assert float(loss) < 0.6 * first
+    assert loss.item() < 0.6 * first

@@ -19,8 +19,8 @@ from flows.declarations.workspace import Workspace
 from flows.smoke import make_stand_ins, smoke_plan
 from flows.stage import run_stage
 from flows.studies.context import JudgeContext, StageContext
-from flows.studies.image_tokenizer import judge, photographs, sources, standin
-from flows.studies.image_tokenizer.one_d_piece import evaluate, train
+from flows.studies.image_tokenizer import judge, photographs, sources, standin, train
+from flows.studies.image_tokenizer.one_d_piece import evaluate
 from flows.studies.image_tokenizer.params import METRICS, EvaluateParams, TrainParams, components
 
 ROOT = Path(__file__).parents[4]

@@ -1,4 +1,4 @@
-"""One-D-Piece: on pixels as the study trains, or in the paper's two stages through the codes of a grid tokenizer."""
+"""Two-stage training through the codes of a frozen grid tokenizer, as TiTok and its successors do it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from components.bases import construct, save_model, specification
-from components.metrics.image import to_unit
+from components.data.pixels import to_unit
 from components.metrics.tables import CurveTable
 from components.nn.patch_discriminator import PatchDiscriminator
 from components.training.loop import fit
@@ -23,19 +23,11 @@ from flows.studies.image_tokenizer.train import (
     optimisation,
     perceptual_network,
     start_codebook,
-    train_on_pixels,
 )
 
 
-def train(stage: StageContext) -> None:
-    """Train one arm and write its model and curves."""
-    if stage.params.target == "pixels":
-        train_on_pixels(stage)
-    else:
-        _train_on_proxy_codes(stage)
-
-
-def _train_on_proxy_codes(stage: StageContext) -> None:
+def train_on_proxy_codes(stage: StageContext) -> None:
+    """Train a tokenizer whose decoder predicts the codes of `target`, then pixels; write the model and its curves."""
     params = stage.params
     images = training_images(stage)
     grid = stage.inputs[f"bases/{params.target}"]
