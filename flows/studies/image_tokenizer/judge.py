@@ -124,16 +124,20 @@ class Figures:
             for axis, metric, unit in zip(axes[0], ("psnr", "fd_cifar"), ("PSNR (dB)", "fd-cifar"), strict=True):
                 self.lines(axis, arms, metric, "k")
                 axis.set_xscale("log", base=2)
-                axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+                lengths = self.series(arms[0], metric, "k")[0]
+                axis.set_xticks(lengths, [f"{length:,}" for length in lengths], minor=False)
                 axis.set_xlabel("tokens decoded")
                 axis.set_ylabel(unit)
-                if bits_per_token:
-                    bytes_of = lambda tokens: tokens * bits_per_token / 8  # noqa: E731
-                    upper = axis.secondary_xaxis("top", functions=(bytes_of, lambda size: size * 8 / bits_per_token))
-                    upper.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+                if bits_per_token and len(lengths):
+                    # The same ticks above, in bytes: a token is a fixed number of bits.
+                    upper = axis.twiny()
+                    upper.set_xscale("log", base=2)
+                    upper.set_xlim(axis.get_xlim())
+                    upper.set_xticks(lengths, [f"{length * bits_per_token / 8:.3g}" for length in lengths])
                     upper.set_xlabel("bytes per image")
-                    axis.spines["top"].set_visible(True)
-            axes[0][1].set_yscale("log")
+                    upper.spines["top"].set_visible(True)
+                    upper.minorticks_off()
+                axis.minorticks_off()
             figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(arms))
 
     def samples(self, arm: str, kind: str) -> pl.DataFrame:

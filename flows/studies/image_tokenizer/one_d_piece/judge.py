@@ -47,9 +47,9 @@ def derive(stage: JudgeContext) -> None:
 class _Figures(Figures):
     def prefixes(self, arms: list[str]) -> None:
         caption = (
-            "Test images decoded from the first 1, 2, 4, ... of their tokens, beside the original. With tail drop any "
-            "prefix is a picture that sharpens with its length; without it the picture appears only when all tokens "
-            "are there, because no position was taught to stand alone."
+            "Test images decoded from the first 1, 2, 4, ... of their tokens, beside the original, by the tokenizer "
+            "trained with tail drop and by the one trained without. The paper's point: with tail drop any prefix is a "
+            "picture that sharpens with its length; without it no position was taught to stand alone."
         )
         frames = {arm: self.samples(arm, "image") for arm in arms}
         lengths = sorted(set(frames[arms[0]]["at"]) - {0})
@@ -69,8 +69,8 @@ class _Figures(Figures):
         caption = (
             "What each token position carries. Left: how far the decoded image moves, in grey levels of 255, when the "
             "token at a position is replaced by a random code. Right: how much the code at a position says about the "
-            "class of the image, in bits above chance. With tail drop both fall along the sequence; without it "
-            "positions are alike. Thin lines are seeds."
+            "class of the image, in bits above chance. The paper's point: with tail drop the contribution falls along "
+            "the sequence, without it no position is special. Lines are means over seeds, thin lines single seeds."
         )
         with self.figure("positions", caption, 1, 2, (8.2, 3.2)) as (figure, axes):
             for axis, metric, unit in zip(
@@ -135,7 +135,8 @@ class _Figures(Figures):
                 for axis, arm in zip(row, coders, strict=False):
                     show(axis, _crop(_file(frames[arm], first, budget)))
                     axis.set_title(f"{self.label(arm)}, {budget:,} bytes", fontsize=8)
-                show(row[-1], _crop(_file(frames[coders[0]], first, 0)) if row is axes[0] else None)
+                show(row[-1], None)
+            show(axes[0][-1], _crop(_file(frames[coders[0]], first, 0)))
             axes[0][-1].set_title("original", fontsize=8)
 
 
