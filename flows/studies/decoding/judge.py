@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from flows.declarations.resolve import resolve
 from flows.studies.context import JudgeContext
 from flows.studies.decoding.sources import shared
+from flows.studies.figures import RunFigures
 
 _CORRECTED, _DIRECT, _TRUTH, _BLIND = "#1b6ca8", "#c8553d", "#222222", "#8a8a8a"
-# Text stays text, and nothing in the file depends on the moment or on a random identifier.
-_STYLE = {"svg.hashsalt": "tessera", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
 _PAIRS = [("Maximum prefix encoding", "mpc", "direct_prompting"), ("BPE", "bpe_cover", "bpe_direct")]
 _SIZES = {
     "Maximum Prefix Correction": (_CORRECTED, "mpc_x1", "mpc_x4", "mpc"),
@@ -29,7 +20,7 @@ _SIZES = {
 
 
 def derive(stage: JudgeContext) -> None:
-    """Draw the figures that the variant's arms allow, and write their captions."""
+    """Draw the figures that the variant's arms allow."""
     figures = _Figures(stage)
     pairs = [pair for pair in _PAIRS if figures.has(*pair[1:])]
     if pairs:
@@ -40,37 +31,15 @@ def derive(stage: JudgeContext) -> None:
         figures.calls()
     if figures.has("text_cover"):
         figures.divergence()
-    (figures.directory / "captions.json").write_text(json.dumps(figures.captions, indent=1) + "\n", encoding="utf-8")
 
 
-class _Figures:
-    def __init__(self, stage: JudgeContext) -> None:
-        self._stage = stage
-        self.captions: dict[str, str] = {}
-        self.directory = stage.output / "figures"
-        self.directory.mkdir(parents=True, exist_ok=True)
-
-    def has(self, *arms: str) -> bool:
-        return set(arms) <= {arm for arm, _ in self._stage.evaluations}
-
-    def _runs(self, arm: str) -> dict[int, Path]:
-        return {seed: path for (name, seed), path in sorted(self._stage.evaluations.items()) if name == arm}
-
-    def _values(self, arm: str, metric: str) -> Iterator[tuple[int, pl.DataFrame]]:
-        for seed, run in self._runs(arm).items():
-            yield seed, pl.read_parquet(run / "metrics.parquet").filter(pl.col("metric") == metric)
-
-    @contextmanager
-    def _figure(self, name: str, caption: str, rows: int, columns: int, size: tuple[float, float]):
-        with matplotlib.rc_context(_STYLE):
-            figure = Figure(figsize=size, layout="constrained")
-            FigureCanvasSVG(figure)
-            yield figure, figure.subplots(rows, columns, squeeze=False, sharey=True)
-            figure.savefig(self.directory / name, format="svg", metadata={"Date": None})
-        self.captions[name] = caption
+class _Figures(RunFigures):
+    def _common_seeds(self, *arms: str) -> list[int]:
+        """Seeds that every one of the arms has; arms may differ in how many they were given."""
+        return sorted(set.intersection(*(set(self.runs(arm)) for arm in arms)))
 
     def transitions(self, pairs: list[tuple[str, str, str]]) -> None:
-        seeds = list(self._runs(pairs[0][1]))
+        seeds = self._common_seeds(*(arm for _, *arms in pairs for arm in arms))
         caption = (
             "Probability that the next character is A in each state of the chain, one chain per seed: the truth "
             "(bars), the average corrected estimate (circles) and the average of direct prompting (crosses) over the "
@@ -78,7 +47,7 @@ class _Figures:
             "a token gives away what does not follow."
         )
         size = (3.2 * len(seeds), 2.6 * len(pairs))
-        with self._figure("transitions.svg", caption, len(pairs), len(seeds), size) as (figure, axes):
+        with self.figure("transitions", caption, len(pairs), len(seeds), size, sharey=True) as (figure, axes):
             for row, (title, corrected, direct) in zip(axes, pairs, strict=True):
                 for axis, seed in zip(row, seeds, strict=True):
                     self._states(axis, corrected, "truth", seed, "_", _TRUTH, "chain", 420)
@@ -93,7 +62,7 @@ class _Figures:
             figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=0.5)
 
     def _states(self, axis: Axes, arm: str, metric: str, seed: int, marker: str, colour: str, label: str, area: float):
-        frame = dict(self._values(arm, metric))[seed]
+        frame = dict(self.values(arm, metric))[seed]
         states = frame["at"].str.strip_prefix("state=").to_list()
         filled = {} if marker != "o" else {"facecolors": "none", "edgecolors": colour}
         axis.scatter(states, frame["value"], area, marker=marker, label=label, **(filled or {"color": colour}))
@@ -105,11 +74,13 @@ class _Figures:
             "leaves that of direct prompting where the exact token distribution (dashed), the limit of infinite data, "
             "has it. The corrected estimates from that exact distribution are the truth up to rounding."
         )
-        with self._figure("data-size.svg", caption, 1, 1, (5.2, 3.6)) as (_, axes):
+        with self.figure("data-size", caption, 1, 1, (5.2, 3.6)) as (_, axes):
             axis = axes[0][0]
             for label, (colour, *arms) in _SIZES.items():
                 sizes = [self._characters(arm) for arm in arms]
-                errors = np.array([[frame["value"].item() for _, frame in self._values(arm, "mae")] for arm in arms])
+                seeds = self._common_seeds(*arms)
+                found = [dict(self.values(arm, "mae")) for arm in arms]
+                errors = np.array([[frames[seed]["value"].item() for seed in seeds] for frames in found])
                 axis.plot(sizes, errors, color=colour, alpha=0.35, linewidth=0.8)
                 axis.plot(sizes, errors.mean(1), "o-", color=colour, label=label)
             for arm, metric, colour, label in (
@@ -117,7 +88,7 @@ class _Figures:
                 ("mpc", "blind_mae", _BLIND, "always the overall frequency"),
             ):
                 if self.has(arm):
-                    level = np.mean([frame["value"].item() for _, frame in self._values(arm, metric)])
+                    level = np.mean([frame["value"].item() for _, frame in self.values(arm, metric)])
                     axis.axhline(level, color=colour, linestyle="--", linewidth=1, label=label)
             axis.set_xscale("log")
             axis.set_yscale("log")
@@ -128,7 +99,7 @@ class _Figures:
             axis.legend(fontsize=7)
 
     def _characters(self, arm: str) -> int:
-        stage = self._stage
+        stage = self.stage
         params = resolve(stage.paper, stage.variant, arm, stage.profile, "train")
         return shared(params.characters, params)
 
@@ -138,9 +109,9 @@ class _Figures:
             "string (uniformly random strings, all seeds), counted call by call. The number equals the tokens of the "
             "string, so on average it grows linearly; strings of one length differ in how many tokens they have."
         )
-        with self._figure("calls.svg", caption, 1, 1, (5.2, 3.4)) as (_, axes):
+        with self.figure("calls", caption, 1, 1, (5.2, 3.4)) as (_, axes):
             axis = axes[0][0]
-            calls = pl.concat([pl.read_parquet(run / "calls.parquet") for run in self._runs("mpc").values()])
+            calls = pl.concat([pl.read_parquet(run / "calls.parquet") for run in self.runs("mpc").values()])
             calls = calls.filter(pl.col("strings") == "random")
             axis.scatter(calls["length"], calls["calls"], 9, color=_CORRECTED, alpha=0.5, linewidths=0)
             ends = np.array([calls["length"].min(), calls["length"].max()])
@@ -158,13 +129,13 @@ class _Figures:
             "the full text and for contexts that end with one; one line per seed. What lies below 0.0001 bits is drawn "
             "there."
         )
-        with self._figure("divergence.svg", caption, 1, 1, (5.2, 3.4)) as (_, axes):
+        with self.figure("divergence", caption, 1, 1, (5.2, 3.4)) as (_, axes):
             axis = axes[0][0]
             for where, colour, label in (
                 ("inside", _DIRECT, "cut inside a token"),
                 ("end", _CORRECTED, "cut at its end"),
             ):
-                for index, (_, frame) in enumerate(self._values("text_cover", "kl")):
+                for index, (_, frame) in enumerate(self.values("text_cover", "kl")):
                     bits = np.sort(frame.filter(pl.col("at") == f"cut={where}")["value"].to_numpy()).clip(min=1e-4)
                     share = np.arange(1, len(bits) + 1) / len(bits)
                     axis.step(bits, share, where="post", color=colour, alpha=0.7, label=None if index else label)
