@@ -139,6 +139,9 @@ METRICS = {
         "neither",
         "Mean absolute pixel change (of 255) when the token at a position is replaced by a random code.",
     ),
+    "contribution_spearman": Metric(
+        "", "neither", "Rank correlation of a token's position with its mean contribution; -1: it falls all along."
+    ),
     "class_information": Metric(
         "bits", "neither", "Mutual information of the code at a position and the image's class, above chance."
     ),

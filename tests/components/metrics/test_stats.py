@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats as peer
 
-from components.metrics.stats import StatisticsError, jackknife_influence, jackknife_variance, spearman
+from components.metrics.stats import (
+    StatisticsError,
+    grouped_jackknife,
+    jackknife_influence,
+    jackknife_variance,
+    spearman,
+)
 
 
 def test_spearman_agrees_with_scipy_also_with_ties():
@@ -35,6 +41,14 @@ def test_the_mean_of_the_rows_is_the_statistic_whatever_it_is():
     assert rows.mean() == pytest.approx(value)
     centred = without - without.mean()
     assert jackknife_variance(value, without) == pytest.approx(6 / 7 * (centred**2).sum())
+
+
+def test_a_grouped_jackknife_leaves_out_blocks_of_rows():
+    items = np.random.default_rng(2).normal(size=20)
+    value, variance = grouped_jackknife(lambda rows: items[rows].mean(), 20, 5)
+    blocks = items.reshape(5, 4).mean(1)
+    assert value == pytest.approx(items.mean())
+    assert variance == pytest.approx(blocks.var(ddof=1) / 5)
 
 
 def test_one_item_has_no_jackknife():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from components.analysis.token_contribution import class_information, token_contribution
 from components.bases import load_model
+from components.metrics.stats import grouped_jackknife, spearman
 from components.metrics.tables import MetricTable
 from components.training.determinism import derive_seed
 from flows.studies.context import StageContext
@@ -15,6 +17,7 @@ from flows.studies.image_tokenizer.photographs import codec_at_budgets, tokenize
 from flows.studies.image_tokenizer.sources import TestImages
 
 _SHUFFLES = 5
+_BLOCKS = 10
 _CLUSTERS = 5  # shown: the most frequent first codes
 _DRAWS, _ORDERS = 4, 5  # random streams of this stage
 
@@ -48,6 +51,11 @@ def _contributions(
     )
     for position, column in enumerate(values.unbind(1), start=1):
         table.add_items("token_contribution", column.tolist(), unit="grey levels", at={"position": position})
+    order = np.arange(values.shape[1])
+    rank, variance = grouped_jackknife(
+        lambda rows: spearman(order, values[torch.from_numpy(rows)].mean(0).numpy()), count, min(count, _BLOCKS)
+    )
+    table.add("contribution_spearman", rank, unit="", samples=count, variance=variance)
 
 
 def _first_token(
