@@ -345,11 +345,16 @@ def sync(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; fail when something is out of date.")] = False,
 ) -> None:
     """Compile params/*/paper.yaml into the dvc.yaml files and write the code digests."""
+    from contextlib import nullcontext
+
     from flows.engine.compile import sync as compile_all
     from flows.engine.digests import write_digests
+    from flows.engine.workspace_lock import command_line, workspace_lock
 
     root = find_root()
-    changes = [*compile_all(root, check=check), *write_digests(root, check=check)]
+    # A run records its stages under the digests it started with; they must not change beneath it.
+    with nullcontext() if check else workspace_lock(root / ".tessera" / "lock", command_line()):
+        changes = [*compile_all(root, check=check), *write_digests(root, check=check)]
     for change in changes:
         _console().print(str(change), markup=False)
     if check and changes:
