@@ -48,7 +48,7 @@ def rebuild(root: Path, name: str, *, console: Console, address: str | None = No
         write_digests(root)
         from flows.engine.graph import DvcGraph
 
-        graph = DvcGraph(root)
+        graph = DvcGraph(root, thawed=frozenset({target}))
         supervision = Supervision()
         supervision.start()
         dispatch = RayDispatch([STAGE_FUNCTION], address=address, preload=["torch", "polars", "pydantic"])
@@ -60,7 +60,6 @@ def rebuild(root: Path, name: str, *, console: Console, address: str | None = No
             read=lambda value: read_result(root, value),
             force=frozenset({target}),
             settled=frozenset({"code"}),
-            thawed=frozenset({target}),
             observers=(display,),
         )
         try:

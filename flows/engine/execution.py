@@ -100,7 +100,6 @@ class Execution:
         jobs: Stages at once; default: as many as the cluster has processors.
         force: Addresses to run although nothing changed.
         settled: Addresses that the caller has already brought up to date.
-        thawed: Frozen stages that are to run this once.
         priority: Larger runs earlier among stages that are ready.
         observers: Told what happens.
     """
@@ -112,7 +111,6 @@ class Execution:
     jobs: int | None = None
     force: frozenset[str] = frozenset()
     settled: frozenset[str] = frozenset()
-    thawed: frozenset[str] = frozenset()
     priority: Callable[[Node], float] = field(default=lambda node: 0.0)
     observers: tuple[Observer, ...] = ()
 
@@ -135,8 +133,7 @@ class Execution:
             if address in self.settled:
                 continue
             node = self.graph.nodes[address]
-            above = not node.frozen and stale.intersection(node.upstream)
-            if above or address in self.force or self.graph.stale(address):
+            if stale.intersection(node.upstream) or address in self.force or self.graph.stale(address):
                 stale.add(address)
         return [a for a in order if a in stale], [a for a in order if a not in stale]
 
@@ -157,7 +154,7 @@ class Execution:
         self.dispatch.start()
         pending = dict.fromkeys(stale)
         running: dict[Any, tuple[str, float]] = {}
-        for address in [a for a in stale if self.graph.nodes[a].frozen and a not in self.thawed]:
+        for address in [a for a in stale if self.graph.nodes[a].frozen]:
             del pending[address]
             self._end(Outcome(address, State.FAILED, message=_frozen(address, self.graph.missing_inputs(address))))
             self._skip_below(address, pending)

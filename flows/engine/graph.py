@@ -41,12 +41,13 @@ class DvcGraph:
 
     Args:
         root: Repository root.
+        thawed: Frozen stages to treat as if they were not: they may run, and what is above them counts.
 
     Raises:
         GraphError: A file does not parse, two stages write the same path, or there is a cycle.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, thawed: frozenset[str] = frozenset()) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
@@ -62,13 +63,15 @@ class DvcGraph:
         for stage in self._repo.index.stages:
             self._stages[self._address(stage)] = stage
         for address, stage in self._stages.items():
+            frozen = stage.frozen and address not in thawed
+            above = () if frozen else graph.successors(stage)
             self.nodes[address] = Node(
                 address=address,
                 command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd or []),
                 directory=Path(stage.wdir),
-                upstream=tuple(sorted(self._address(other) for other in graph.successors(stage))),
+                upstream=tuple(sorted(self._address(other) for other in above)),
                 outputs=tuple(Path(out.fs_path) for out in stage.outs),
-                frozen=stage.frozen,
+                frozen=frozen,
                 always_changed=stage.always_changed,
                 resources=stage.meta or {},
             )

@@ -16,7 +16,7 @@ class Node:
         address: DVC's address, relative to the repository root ("params/x/dvc.yaml:train", "code").
         command: The command line that stands in dvc.yaml.
         directory: Directory the command runs in.
-        upstream: Addresses of the stages whose outputs it reads.
+        upstream: Addresses of the stages whose outputs it reads; none for a frozen stage, as in DVC.
         outputs: Absolute output paths.
         frozen: DVC never runs it by itself.
         always_changed: DVC always runs it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,21 @@ def test_a_frozen_stage_never_runs_and_says_what_to_do_when_its_output_is_missin
     states, _, outcomes = execute(tmp_path)
     assert states == {"root": State.FAILED, "below": State.SKIPPED}
     assert "rebuild-base" in outcomes["root"].message
+
+
+def test_what_is_above_a_frozen_stage_is_left_alone_until_it_is_thawed(tmp_path):
+    toy_dag.make(tmp_path, {"data": [], "base": ["data"], "below": ["base"]})
+    execute(tmp_path)
+    declared = yaml.safe_load((tmp_path / "dvc.yaml").read_text())
+    declared["stages"]["base"]["frozen"] = True
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(declared))
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    (tmp_path / "out" / "data").unlink()
+    states, _, _ = execute(tmp_path, targets=["below"])
+    assert set(states) == {"base", "below"}
+    thawed = DvcGraph(tmp_path, thawed=frozenset({"base"}))
+    assert thawed.select(["base"]) == ["data", "base"]
+    assert not thawed.nodes["base"].frozen
 
 
 def test_stopping_ends_the_run_and_the_next_one_finishes_it(tmp_path):
