@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from PIL import Image
 
 from flows.studies.context import JudgeContext
+from flows.studies.figures import RunFigures
 
-# Text stays text, and nothing in a file depends on the moment or on a random identifier.
-_STYLE = {
-    "svg.hashsalt": "tessera",
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "font.size": 9,
-    "legend.frameon": False,
-}
 _PALETTE = ("#1b6ca8", "#c8553d", "#4c9f70", "#8a6fb0", "#8a8a8a", "#d9a441", "#222222")
 
 
 def derive(stage: JudgeContext) -> None:
-    """Draw quality against length and the reconstructions of every arm, and write the captions."""
+    """Draw quality against length for every arm."""
     figures = Figures(stage)
     figures.quality(list(dict.fromkeys(arm for arm, _ in stage.evaluations)))
-    figures.write_captions()
 
 
-class Figures:
-    """Draws SVG figures from the runs of a judge stage, each with a caption that a stranger understands.
+class Figures(RunFigures):
+    """Figures that every paper of the study can draw.
 
     Args:
         stage: The judge stage.
@@ -46,56 +31,17 @@ class Figures:
     """
 
     def __init__(self, stage: JudgeContext, labels: Mapping[str, str] | None = None) -> None:
-        self._stage = stage
+        super().__init__(stage)
         self._labels = labels or {}
-        self._captions: dict[str, str] = {}
-        self.directory = stage.output / "figures"
-        self.directory.mkdir(parents=True, exist_ok=True)
-
-    def has(self, *arms: str) -> bool:
-        """Tell whether every one of these arms was evaluated."""
-        return set(arms) <= {arm for arm, _ in self._stage.evaluations}
-
-    def runs(self, arm: str) -> list[Path]:
-        """Return an arm's evaluation directories by seed."""
-        return [path for (name, _), path in sorted(self._stage.evaluations.items()) if name == arm]
 
     def label(self, arm: str) -> str:
         """Return what an arm is called in figures."""
         return self._labels.get(arm, arm.replace("_", " "))
 
-    @contextmanager
-    def figure(
-        self, name: str, caption: str, rows: int, columns: int, size: tuple[float, float], **grid
-    ) -> Iterator[tuple[Figure, np.ndarray]]:
-        """Open a figure of `rows` by `columns` axes; it is written as `name`.svg when the block ends.
-
-        Args:
-            name: File name without its ending.
-            caption: What is shown and what to see in it.
-            rows: Rows of axes.
-            columns: Columns of axes.
-            size: Width and height in inches.
-            grid: Passed on to `Figure.subplots`.
-        """
-        with matplotlib.rc_context(_STYLE):
-            figure = Figure(figsize=size, layout="constrained")
-            FigureCanvasSVG(figure)
-            yield figure, figure.subplots(rows, columns, squeeze=False, **grid)
-            path = self.directory / f"{name}.svg"
-            figure.savefig(path, format="svg", metadata={"Date": None, "Title": caption})
-        self._captions[path.name] = caption
-
-    def write_captions(self) -> None:
-        """Write `captions.json`: file name to caption."""
-        text = json.dumps(self._captions, indent=1, sort_keys=True)
-        (self.directory / "captions.json").write_text(text + "\n", encoding="utf-8")
-
     def series(self, arm: str, metric: str, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the values of a condition's key (P,) and the metric's mean over items at each, by seed (seeds, P)."""
         seeds = []
-        for run in self.runs(arm):
-            frame = pl.read_parquet(run / "metrics.parquet").filter(pl.col("metric") == metric)
+        for _, frame in self.values(arm, metric):
             found = frame.with_columns(pl.col("at").str.extract(rf"{key}=(\d+)").cast(pl.Int64).alias("key"))
             seeds.append(found.group_by("key").agg(pl.col("value").mean()).sort("key"))
         if not seeds or not len(seeds[0]):
@@ -142,7 +88,7 @@ class Figures:
 
     def samples(self, arm: str, kind: str) -> pl.DataFrame:
         """Return the images that an arm's first seed kept of a kind: item, at, image (PNG)."""
-        return pl.read_parquet(self.runs(arm)[0] / "samples.parquet").filter(pl.col("kind") == kind)
+        return pl.read_parquet(next(iter(self.runs(arm).values())) / "samples.parquet").filter(pl.col("kind") == kind)
 
 
 def show(axis: Axes, file: bytes | None) -> None:

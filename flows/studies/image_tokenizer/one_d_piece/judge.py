@@ -28,7 +28,7 @@ _CROP = 96  # pixels of a photograph that are shown, so that the file stays smal
 
 
 def derive(stage: JudgeContext) -> None:
-    """Draw the figures that the variant's arms allow, and write their captions."""
+    """Draw the figures that the variant's arms allow."""
     figures = _Figures(stage, _LABELS)
     tokenizers = [arm for arm in _LABELS if arm not in ("jpeg", "webp") and figures.has(arm)]
     params = resolve(stage.paper, stage.variant, tokenizers[0], stage.profile, "evaluate")
@@ -41,7 +41,6 @@ def derive(stage: JudgeContext) -> None:
     if len(coders) == 3:
         figures.equal_bytes(coders)
         figures.photographs(coders)
-    figures.write_captions()
 
 
 class _Figures(Figures):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +15,7 @@ from components.metrics.tables import condition
 from components.training.determinism import reset
 from flows.declarations.resolve import resolve
 from flows.declarations.workspace import Workspace
+from flows.ledger.figures import read_figures
 from flows.smoke import make_stand_ins, smoke_plan
 from flows.stage import run_stage
 from flows.studies.context import JudgeContext, StageContext
@@ -30,7 +30,6 @@ PAPER = Workspace.load(ROOT).paper("one-d-piece")
 @dataclasses.dataclass
 class Runs:
     root: Path
-    seconds: dict[str, float]
 
     def directory(self, kind: str, arm: str, variant: str = "cifar10") -> Path:
         return self.root / "runs" / PAPER.slug / variant / kind / arm / "s0" / "run"
@@ -45,15 +44,12 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Runs:
     root = tmp_path_factory.mktemp("smoke")
-    seconds = {}
     reset(0)  # torch imports its compiler when deterministic algorithms are first asked for
     for variant in PAPER.variants:
         make_stand_ins(ROOT, PAPER, variant, str(root))
         for spec in smoke_plan(PAPER, variant, str(root)):
-            start = time.process_time()
             run_stage(ROOT, spec, set_values={})
-            seconds[spec.name] = time.process_time() - start
-    return Runs(root, seconds)
+    return Runs(root)
 
 
 def context(tmp_path: Path, inputs: Path, kind="train", arm="tail_drop", variant="cifar10", **changes) -> StageContext:
@@ -67,12 +63,6 @@ def context(tmp_path: Path, inputs: Path, kind="train", arm="tail_drop", variant
         kind, PAPER.slug, variant, arm, 0, "smoke", params, given,
         tmp_path / "run", tmp_path / "log", tmp_path / "checkpoint",
     )  # fmt: skip
-
-
-def test_every_arm_of_the_claims_runs_in_four_seconds(runs):
-    spent = {name: seconds for name, seconds in runs.seconds.items() if "cifar10-" in name and "judge" not in name}
-    assert len(spent) == 6 + 8
-    assert sum(spent.values()) < 4, spent
 
 
 def test_every_metric_written_is_declared_and_in_its_unit(runs):
@@ -255,11 +245,9 @@ def test_the_full_profile_resolves_to_the_papers_setting():
 
 def test_figures_have_captions_are_small_and_equal_when_drawn_twice(runs, tmp_path):
     drawn = runs.results() / "figures"
-    captions = json.loads((drawn / "captions.json").read_text())
-    assert set(captions) == {path.name for path in drawn.glob("*.svg")}
+    captions = {figure.name: figure.caption for figure in read_figures(drawn.parent)}
     assert set(captions) == {
-        "quality-by-length.svg", "prefixes.svg", "positions.svg", "first-tokens.svg", "equal-bytes.svg",
-        "photographs.svg",
+        "quality-by-length", "prefixes", "positions", "first-tokens", "equal-bytes", "photographs",
     }  # fmt: skip
     stage = JudgeContext(
         PAPER,
@@ -274,8 +262,8 @@ def test_figures_have_captions_are_small_and_equal_when_drawn_twice(runs, tmp_pa
     derive(stage)
     for name, caption in captions.items():
         assert len(caption) > 100
-        assert (drawn / name).stat().st_size < 500_000
-        assert (drawn / name).read_bytes() == (tmp_path / "figures" / name).read_bytes()
+        assert (drawn / f"{name}.svg").stat().st_size < 500_000
+        assert (drawn / f"{name}.svg").read_bytes() == (tmp_path / "figures" / f"{name}.svg").read_bytes()
 
 
 def test_the_studys_own_figures_need_no_paper(runs, tmp_path):
