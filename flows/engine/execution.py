@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ class Outcome:
     Attributes:
         address: The stage.
         state: What became of it.
-        seconds: Wall time on the worker.
+        seconds: Wall time: what the result names as "seconds", else from submission to end.
         message: Why it failed or was skipped; empty otherwise.
         result: What its function returned.
     """
@@ -221,7 +221,10 @@ class Execution:
             except Exception as error:
                 self._fail(address, _reason(error), pending, time.monotonic() - began)
             else:
-                self._end(Outcome(address, State.DONE, time.monotonic() - began, result=result))
+                # A stage may have waited in the cluster's queue; its own clock did not run then.
+                own = result.get("seconds") if isinstance(result, Mapping) else None
+                seconds = time.monotonic() - began if own is None else float(own)
+                self._end(Outcome(address, State.DONE, seconds, result=result))
 
     def _fail(self, address: str, message: str, pending: dict[str, None], seconds: float = 0.0) -> None:
         self._end(Outcome(address, State.FAILED, seconds, message))
