@@ -440,7 +440,6 @@ class _Watcher(Observer):
         self._mirror = mirror
         self._tracker: Any = None
         self._began = time.time()
-        self._judged: list[StageSpec] = []
 
     def planned(self, stale: list[str], clean: list[str]) -> None:
         if not stale:
@@ -459,7 +458,6 @@ class _Watcher(Observer):
         if spec.kind in ("train", "evaluate"):
             self._tracker.log_stage(self._stage_record(outcome, spec))
         elif spec.kind == "judge":
-            self._judged.append(spec)
             self._judge_ended(outcome, spec)
 
     def _stage_record(self, outcome: Outcome, spec: StageSpec) -> Any:
@@ -499,6 +497,8 @@ class _Watcher(Observer):
         if outcome.state is State.DONE:
             summaries = read_summaries(results)
             verdicts = {claim["id"]: claim["verdict"] for claim in _verdicts(results)["claims"]}
+            for claim, verdict in verdicts.items():
+                run.console.print(f"      {spec.paper} {spec.variant}: {claim} [bold]{verdict}[/bold]")
             figures = sorted((results / "figures").glob("*.svg")) if (results / "figures").is_dir() else []
             if spec.profile == "small":
                 from flows.ledger.history import append
