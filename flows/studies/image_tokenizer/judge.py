@@ -84,7 +84,7 @@ class Figures(RunFigures):
                     upper.spines["top"].set_visible(True)
                     upper.minorticks_off()
                 axis.minorticks_off()
-            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(arms))
+            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(arms), 3))
 
     def samples(self, arm: str, kind: str) -> pl.DataFrame:
         """Return the images that an arm's first seed kept of a kind: item, at, image (PNG)."""
