@@ -34,13 +34,13 @@ test: setup ## lint, import contracts and all tests
 	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; rm -f .lint-imports.log; exit 1; }
 	@rm -f .lint-imports.log
 	@$(BIN)/tessera sync --check
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not benchmark_bar" tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable -m "not slow and not gpu and not benchmark_bar" tests
 
 nightly: setup ## the slow tests too
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not benchmark_bar" tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable -m "not gpu and not benchmark_bar" tests
 
 bench: setup ## speed against peers, in one run
-	@$(BIN)/python -m pytest -m benchmark_bar tests/benchmarks
+	@$(BIN)/python -m pytest -m benchmark_bar tests/benchmarks --benchmark-json=results/benchmarks.json
 
 lint: setup ## format and fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

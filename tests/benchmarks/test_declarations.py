@@ -24,11 +24,14 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize("source, bar", [(VALIDATE, 1.0), (SYNC, 1.5), (CODE, 1.5)], ids=["validate", "sync", "code"])
-def test_checking_compiling_and_hashing_119_papers_stays_below_its_bar(root, source, bar):
+def test_checking_compiling_and_hashing_119_papers_stays_below_its_bar(root, source, bar, benchmark):
     seconds = []
-    for _ in range(5):
+
+    def run() -> None:
         began = time.perf_counter()
         command(root, sys.executable, "-c", source)
         seconds.append(time.perf_counter() - began)
+
+    benchmark.pedantic(run, rounds=5)
+    benchmark.extra_info.update(seconds=min(seconds), bar_seconds=bar)
     assert min(seconds) < bar, f"{min(seconds):.2f} s; the bar is {bar} s"
-    print(f"{min(seconds):.2f} s of {bar} s")

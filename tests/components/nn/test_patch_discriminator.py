@@ -50,4 +50,4 @@ def test_a_trained_judge_tells_real_from_fake():
         optimiser.zero_grad()
         judge.discriminator_loss(reals, 1 - reals, 0.0).backward()
         optimiser.step()
-    assert float(judge(reals).mean()) > float(judge(1 - reals).mean()) + 0.5
+    assert judge(reals).mean().item() > judge(1 - reals).mean().item() + 0.5
