@@ -184,7 +184,7 @@ def _finish(root: Path, report: Any, console: Console) -> None:
     if page.is_file():
         console.print(f"ledger: {page.relative_to(root)}  (open it in a browser)")
     if (root / "mlflow.db").is_file():
-        console.print('runs:   mlflow.db and mlruns/  (compare them: mlflow ui, then "Model training" at the top left)')
+        console.print('runs:   mlflow.db and mlruns/  (compare them: mlflow ui, "Model training" at the top left)')
 
 
 def _papers(workspace: Any, slugs: list[str] | None, family: str | None, everything: bool) -> tuple[str, ...]:
