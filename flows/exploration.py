@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from flows.declarations.paper import Paper
 from flows.declarations.stages import StageSpec, plan_stages
 from flows.declarations.workspace import Workspace
 from flows.engine.execution import GOOD, Observer, Outcome, State
-from flows.reproduction import STATE_FOLDER, check
+from flows.reproduction import STATE_FOLDER, check, stage_record
 from flows.stage import git_commit
 from flows.untracked import run_untracked
 
@@ -129,7 +128,6 @@ class _Watcher(Observer):
     ) -> None:
         from flows.engine.tracking import Tracker
 
-        self._root = root
         self._workspace = workspace
         self._specs = specs
         self._values = values
@@ -138,33 +136,9 @@ class _Watcher(Observer):
 
     def ended(self, outcome: Outcome) -> None:
         """Log a stage that ran."""
-        from flows.engine.tracking import StageRecord
-
-        if outcome.state not in (State.DONE, State.FAILED):
-            return
-        spec, ended = self._specs[outcome.address], time.time()
-        paper = self._workspace.paper(spec.paper)
-        self._tracker.log_stage(
-            StageRecord(
-                stage=spec.name,
-                kind=spec.kind,
-                study=paper.study,
-                family=paper.family,
-                paper=spec.paper,
-                variant=spec.variant,
-                arm=spec.arm,
-                seed=spec.seed,
-                profile=spec.profile,
-                params=spec.resolve(self._workspace, self._values).model_dump(mode="json"),
-                run=self._root / spec.output,
-                log=self._root / spec.log,
-                started=ended - outcome.seconds,
-                ended=ended,
-                data=list(paper.variants[spec.variant].data),
-                error=outcome.message if outcome.state is State.FAILED else "",
-                exploratory=True,
-            )
-        )
+        if outcome.state in (State.DONE, State.FAILED):
+            spec = self._specs[outcome.address]
+            self._tracker.log_stage(stage_record(self._workspace, outcome, spec, self._values, exploratory=True))
 
     def finish(self) -> None:
         """Flush; what cannot be sent waits for the next run."""

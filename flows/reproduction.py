@@ -8,6 +8,7 @@ Nothing here imports Prefect, Ray, MLflow or DVC at the top: a workspace in whic
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -316,13 +317,17 @@ class _Run:
     def _execution(self, targets: Iterable[str], dispatch: RayDispatch, observers: tuple[Observer, ...]) -> Execution:
         order = {(paper.slug, variant): place for place, (paper, variant) in enumerate(self.chosen)}
 
+        @functools.cache  # it is asked at every turn for every stage that is ready, and reads a file
+        def last_seconds(log: str) -> float:
+            return _last_seconds(self.root / log)
+
         def priority(node: Any) -> float:
             # Variants in the order they were asked for, so that the first verdict comes early; inside a variant longest
             # first, by what the last run took.
             spec = self.specs.get(node.address)
             if spec is None:
                 return 1e9
-            return -1e6 * order.get((spec.paper, spec.variant), -1) + _last_seconds(self.root / spec.log)
+            return -1e6 * order.get((spec.paper, spec.variant), -1) + last_seconds(spec.log)
 
         force = frozenset(address for address in self.graph.select(targets) if self._forced(address))
         return Execution(
@@ -431,6 +436,42 @@ def _start_follower(mirror: Any) -> threading.Thread:
     return thread
 
 
+def stage_record(
+    workspace: Workspace, outcome: Outcome, spec: StageSpec, values: Mapping[str, Any] | None = None, **known: Any
+) -> Any:
+    """Return what MLflow is told of a train or evaluate stage that has ended.
+
+    Args:
+        workspace: The workspace.
+        outcome: How it ended.
+        spec: The stage.
+        values: Changed values of an exploration.
+        known: Further fields of the record (hashes, code_digest, exploratory).
+    """
+    from flows.engine.tracking import StageRecord
+
+    paper, ended = workspace.paper(spec.paper), time.time()
+    return StageRecord(
+        stage=spec.name,
+        kind=spec.kind,
+        study=paper.study,
+        family=paper.family,
+        paper=spec.paper,
+        variant=spec.variant,
+        arm=spec.arm,
+        seed=spec.seed,
+        profile=spec.profile,
+        params=spec.resolve(workspace, values or {}).model_dump(mode="json"),
+        run=workspace.root / spec.output,
+        log=workspace.root / spec.log,
+        started=ended - outcome.seconds,
+        ended=ended,
+        data=list(paper.variants[spec.variant].data),
+        error=outcome.message if outcome.state is State.FAILED else "",
+        **known,
+    )
+
+
 class _Watcher(Observer):
     """Starts what a run needs when it turns out that it needs it, and tells history and MLflow about its end."""
 
@@ -456,35 +497,11 @@ class _Watcher(Observer):
         if spec is None or outcome.state not in (State.DONE, State.FAILED) or self._tracker is None:
             return
         if spec.kind in ("train", "evaluate"):
-            self._tracker.log_stage(self._stage_record(outcome, spec))
+            run = self._run
+            hashes, digest = run.graph.recorded_hashes(outcome.address), read_units(run.root, spec)[spec.unit]["code"]
+            self._tracker.log_stage(stage_record(run.workspace, outcome, spec, hashes=hashes, code_digest=digest))
         elif spec.kind == "judge":
             self._judge_ended(outcome, spec)
-
-    def _stage_record(self, outcome: Outcome, spec: StageSpec) -> Any:
-        from flows.engine.tracking import StageRecord
-
-        run, ended = self._run, time.time()
-        paper = run.workspace.paper(spec.paper)
-        return StageRecord(
-            stage=spec.name,
-            kind=spec.kind,
-            study=paper.study,
-            family=paper.family,
-            paper=spec.paper,
-            variant=spec.variant,
-            arm=spec.arm,
-            seed=spec.seed,
-            profile=spec.profile,
-            params=spec.resolve(run.workspace, {}).model_dump(mode="json"),
-            run=run.root / spec.output,
-            log=run.root / spec.log,
-            started=ended - outcome.seconds,
-            ended=ended,
-            data=list(paper.variants[spec.variant].data),
-            hashes=run.graph.recorded_hashes(outcome.address),
-            code_digest=read_units(run.root, spec)[spec.unit]["code"],
-            error=outcome.message if outcome.state is State.FAILED else "",
-        )
 
     def _judge_ended(self, outcome: Outcome, spec: StageSpec) -> None:
         from flows.engine.tracking import PaperRecord
