@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from workspace import command, commit, edit, make_workspace, write
 
@@ -190,3 +193,32 @@ def test_seeds_can_be_chosen_and_then_nothing_is_judged(clone):
 def test_results_hold_one_row_per_arm_seed_and_condition(made):
     metrics = pl.read_parquet(made[0] / "results" / "toy-0" / "plain" / "metrics.parquet")
     assert metrics.height == metrics.select("arm", "seed", "metric", "at").n_unique() == 2 * 3 * 2 * 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_ended_in_the_middle_is_continued_and_gives_the_undisturbed_metrics(made, clone, number):
+    shutil.rmtree(clone / "runs")
+    shutil.rmtree(clone / "results")
+    shutil.rmtree(clone / ".dvc" / "cache")
+    edit(clone, "params/toy-0/paper.yaml", "small: {minutes: 1", "small: {pause: 2.0, minutes: 1")
+    environment = os.environ | {"PYTHONPATH": str(clone)}
+    words = [sys.executable, "-m", "flows.cli", "reproduce", "toy-0"]
+    driver = subprocess.Popen(words, cwd=clone, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lock = clone / "params" / "toy-0" / "dvc.lock"
+    before = lock.read_bytes()
+    deadline = time.monotonic() + 90
+    while lock.read_bytes() == before:
+        assert time.monotonic() < deadline, "no stage was committed"
+        assert driver.poll() is None, driver.stdout.read()
+        time.sleep(0.05)
+    children = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(number)
+    driver.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < deadline, "a process outlived the driver"
+        time.sleep(0.1)
+    said = tessera(clone, "reproduce", "toy-0").stdout
+    assert "up to date" in said.splitlines()[0]
+    ours = made[0] / "results" / "toy-0" / "plain" / "metrics.parquet"
+    assert (clone / "results" / "toy-0" / "plain" / "metrics.parquet").read_bytes() == ours.read_bytes()
