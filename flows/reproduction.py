@@ -387,6 +387,7 @@ class _Run:
                 outcomes = execution.run(targets)
         finally:
             display.close()
+            dispatch.release()
             watcher.finish()
             mirror.close(PREFECT_PATIENCE_SECONDS)
             dispatch.close()

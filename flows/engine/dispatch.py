@@ -246,11 +246,14 @@ class RayDispatch:
 
         ray.cancel(handle, force=True)
 
+    def release(self) -> None:
+        """Begin to shut Ray down in the background; `close` waits for it."""
+        self._closing.set()
+
     def close(self) -> None:
         """Shut Ray down, if it was started."""
         if self._thread is None:
             return
-        self._ready.wait(60)
         self._closing.set()
         self._thread.join(timeout=60)
         self._thread = None

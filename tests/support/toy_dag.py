@@ -161,7 +161,9 @@ def drive(root: Path, *, force: bool = False, prefect: bool = False, address: st
         with graph.locked():
             outcomes = execution.run(graph.nodes)
         times["last_commit"] = time.monotonic() - began
+        dispatch.release()
         mirror.close(60.0 if prefect else 0.0)
+        times["shown"] = time.monotonic() - began
         dispatch.close()
         supervision.close()
     times["all"] = time.monotonic() - began
