@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from components.errors import TesseraError
@@ -257,8 +256,3 @@ class RayDispatch:
         self._closing.set()
         self._thread.join(timeout=60)
         self._thread = None
-
-
-def session_logs() -> Path:
-    """Return the folder of Ray's newest session logs."""
-    return Path("/tmp/ray/session_latest/logs")
