@@ -50,7 +50,6 @@ def run_untracked(
             upstream=tuple(sorted({writers[path] for path in spec.inputs.values() if path in writers})),
             outputs=(root / spec.output,),
             frozen=False,
-            always_changed=True,
         )
         for name, spec in by_name.items()
     }

@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,7 +116,6 @@ class RayDispatch:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._remote: Any = None
-        self.started_in = 0.0
 
     def start(self) -> None:
         """Begin to start Ray in the background; returns at once."""
@@ -144,14 +142,12 @@ class RayDispatch:
             ) from self._failure
 
     def _live(self) -> None:
-        began = time.monotonic()
         try:
             self._connect()
         except BaseException as error:
             self._failure = error
             self._ready.set()
             return
-        self.started_in = time.monotonic() - began
         self._ready.set()
         self._closing.wait()
         import ray

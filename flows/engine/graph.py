@@ -72,7 +72,6 @@ class DvcGraph:
                 upstream=tuple(sorted(self._address(other) for other in above)),
                 outputs=tuple(Path(out.fs_path) for out in stage.outs),
                 frozen=frozen,
-                always_changed=stage.always_changed,
                 resources=stage.meta or {},
             )
         self._locks: dict[str, dict] = {}

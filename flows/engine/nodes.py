@@ -19,7 +19,6 @@ class Node:
         upstream: Addresses of the stages whose outputs it reads; none for a frozen stage, as in DVC.
         outputs: Absolute output paths.
         frozen: DVC never runs it by itself.
-        always_changed: DVC always runs it.
         resources: The `meta:` mapping of its declaration.
     """
 
@@ -29,7 +28,6 @@ class Node:
     upstream: tuple[str, ...]
     outputs: tuple[Path, ...]
     frozen: bool
-    always_changed: bool
     resources: Mapping[str, Any] = field(default_factory=dict)
 
 
