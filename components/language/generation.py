@@ -82,7 +82,7 @@ class PrefixSession:
         del self._rows[known:]
         self._cache.length = known
         given = [self._model.start_token, *tokens][known:]
-        logits = self._model(torch.tensor([given], device=self._model.positions.weight.device), self._cache)
+        logits = self._model(torch.tensor([given], device=self._model.device), self._cache)
         self._rows += list(logits[0].double().log_softmax(-1))
         self._tokens = tokens
         self.calls += 1

@@ -94,6 +94,32 @@ class KeyValueCache:
             store[:, :, self.length : end] = new
         return tuple(store[:, :, :end] for store in self._tokens[layer])
 
+    def keep(self, places: Tensor) -> None:
+        """Keep only the tokens at some places, in that order: what stays of a draft when a part of it is refused.
+
+        Args:
+            places: Places among the `length` tokens, (T,) int64 on the cache's device.
+
+        Raises:
+            TransformerError: A place lies outside the cached tokens. Checked on the CPU only: elsewhere it would make
+                the caller wait for the device.
+        """
+        if places.device.type == "cpu" and bool(((places < 0) | (places >= self.length)).any()):
+            raise TransformerError(f"The cache holds {self.length} tokens; {places.tolist()} are not all among them.")
+        for store in (each for pair in self._tokens.values() for each in pair):
+            store[:, :, : len(places)] = store[:, :, places]
+        self.length = len(places)
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first `length`.
+
+        Raises:
+            TransformerError: There are fewer.
+        """
+        if not 0 <= length <= self.length:
+            raise TransformerError(f"The cache holds {self.length} tokens; it cannot be cut to {length}.")
+        self.length = length
+
     def context(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """Return the context's keys and values of a layer, None before they are kept."""
         return self._context.get(layer)
