@@ -34,7 +34,7 @@ def fingerprint(root: Path, slug: str, variant: str, arm: str) -> str:
     """
     workspace = Workspace.load(root)
     paper = workspace.paper(slug)
-    values = {"steps": STEPS} if "steps" in load_study(paper.study).train_params.model_fields else {}
+    values = {"steps": STEPS} if "steps" in load_study(paper.study, paper.slug).train_params.model_fields else {}
     total = hashlib.sha256()
     with tempfile.TemporaryDirectory(prefix="tessera-fingerprint-") as under:
         make_stand_ins(root, paper, variant, under)

@@ -64,7 +64,7 @@ class PaperChecks:
         if "study" in self._replaced:
             return None
         try:
-            return load_study(self._paper.study)
+            return load_study(self._paper.study, self._paper.slug)
         except (UnknownStudy, StudyError) as error:
             found.append(self._problem(("study",), str(error)))
             return None

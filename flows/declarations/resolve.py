@@ -44,7 +44,7 @@ def resolve(
     Raises:
         DeclarationError: A value has the wrong type, is out of bounds, or is no parameter of the study.
     """
-    study = load_study(paper.study)
+    study = load_study(paper.study, paper.slug)
     model = study.train_params if kind == "train" else study.evaluate_params
     found = _layers(paper, study, variant, arm, profile)
     found.append((_OVERRIDE, _overrides_of(paper, study, arm, overrides or {})))

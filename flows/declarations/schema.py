@@ -14,7 +14,7 @@ from flows.declarations.bases import Base
 from flows.declarations.catalogue import CatalogueEntry
 from flows.declarations.paper import Arm, Paper, Profile, Variant
 from flows.declarations.parameters import StudyParams
-from flows.declarations.study import load_recipe, load_study, recipe_names, study_names
+from flows.declarations.study import load_recipe, load_study, own_params, recipe_names, study_names
 
 FOLDER = "params/schema"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -68,21 +68,35 @@ def paper_schema() -> dict[str, Any]:
     schema["properties"]["study"]["enum"] = study_names()
     schema["allOf"] = []
     for name in study_names():
-        parameters = _parameters(load_study(name).evaluate_params, definitions)
-        sections = {}
-        for section, model in (("arms", Arm), ("variants", Variant), ("profiles", Profile)):
-            reserved = definitions[model.__name__]["properties"]
-            title = f"{model.__name__}-{name}"
-            definitions[title] = {
-                "type": "object",
-                "properties": reserved | parameters,
-                "additionalProperties": False,
-                "description": definitions[model.__name__]["description"],
+        own = own_params(name)
+        shared: dict[str, Any] = {"properties": {"study": {"const": name}}, "required": ["study"]}
+        if own:
+            shared["not"] = {"properties": {"slug": {"enum": own}}, "required": ["slug"]}
+        schema["allOf"].append({"if": shared, "then": {"properties": _sections(name, "", definitions)}})
+        for slug in own:
+            condition = {
+                "properties": {"study": {"const": name}, "slug": {"const": slug}},
+                "required": ["study", "slug"],
             }
-            sections[section] = {"additionalProperties": {"$ref": f"#/$defs/{title}"}}
-        condition = {"properties": {"study": {"const": name}}, "required": ["study"]}
-        schema["allOf"].append({"if": condition, "then": {"properties": sections}})
+            schema["allOf"].append({"if": condition, "then": {"properties": _sections(name, slug, definitions)}})
     return _published(schema, "One paper of Tessera")
+
+
+def _sections(study: str, slug: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a paper that name parameters of its study, or its own; their models go to `definitions`."""
+    parameters = _parameters(load_study(study, slug).evaluate_params, definitions)
+    sections = {}
+    for section, model in (("arms", Arm), ("variants", Variant), ("profiles", Profile)):
+        reserved = definitions[model.__name__]["properties"]
+        title = f"{model.__name__}-{slug or study}"
+        definitions[title] = {
+            "type": "object",
+            "properties": reserved | parameters,
+            "additionalProperties": False,
+            "description": definitions[model.__name__]["description"],
+        }
+        sections[section] = {"additionalProperties": {"$ref": f"#/$defs/{title}"}}
+    return sections
 
 
 def bases_schema() -> dict[str, Any]:

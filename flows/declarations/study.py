@@ -67,15 +67,26 @@ def study_names() -> list[str]:
     return sorted(name.replace("_", "-") for name in packages if _exists(params_module(name)))
 
 
+def own_params(study: str) -> list[str]:
+    """Return the slugs of the papers of a study that have a params module of their own, sorted."""
+    package = f"flows.studies.{python_name(study)}"
+    folders = [found.name for found in pkgutil.iter_modules(_folders(package)) if found.ispkg]
+    return sorted(
+        folder.removeprefix("paper_").replace("_", "-") for folder in folders if _exists(f"{package}.{folder}.params")
+    )
+
+
 def recipe_names() -> list[str]:
     """Return the name of every recipe for bases that has a params module, sorted."""
     modules = [found.name for found in pkgutil.iter_modules(_folders("flows.studies.bases"))]
     return sorted(module.removesuffix("_params") for module in modules if module.endswith("_params"))
 
 
-def params_module(study: str) -> str:
-    """Return the module that declares a study's parameters."""
-    return f"flows.studies.{python_name(study)}.params"
+def params_module(study: str, slug: str = "") -> str:
+    """Return the module that declares the parameters of a study, or of one paper in it where the paper has its own."""
+    package = f"flows.studies.{python_name(study)}"
+    own = f"{package}.{python_name(slug)}.params" if slug else ""
+    return own if own and _exists(own) else f"{package}.params"
 
 
 def recipe_params_module(recipe: str) -> str:
@@ -95,24 +106,45 @@ def entry_module(study: str, slug: str, kind: str) -> str | None:
 
 
 @functools.cache
-def load_study(name: str) -> Study:
+def load_study(name: str, slug: str = "") -> Study:
     """Import a study's params module and check that it is complete.
+
+    A paper whose experiment needs other parameters than its study's has a params module of its own, with its own
+    `TrainParams`, `EvaluateParams` and `components`; its `METRICS` are added to the study's.
+
+    Args:
+        name: Name of the study.
+        slug: The paper whose stages are meant; "" for the study itself.
 
     Raises:
         UnknownStudy: There is no such study.
-        StudyError: The params module lacks a part or has one of the wrong type.
+        StudyError: The params module lacks a part or has one of the wrong type, or redefines a metric of the study.
     """
     if not _exists(params_module(name)):
         known = study_names()
         raise UnknownStudy(f"{name!r} is no study; expected one of {', '.join(known)}.{did_you_mean(name, known)}")
-    module = importlib.import_module(params_module(name))
+    shared = importlib.import_module(params_module(name))
+    module = importlib.import_module(params_module(name, slug))
     train, evaluate = _model(module, "TrainParams"), _model(module, "EvaluateParams")
     if not issubclass(evaluate, train):
         raise StudyError(f"{module.__name__}: EvaluateParams must be a subclass of TrainParams.")
+    metrics = _metrics(shared)
+    if module is not shared:
+        own = _metrics(module)
+        if changed := sorted(metric for metric in own if metrics.get(metric, own[metric]) != own[metric]):
+            raise StudyError(
+                f"{module.__name__}: METRICS gives {changed} another meaning than the study; one name means one thing "
+                "in a study, so rename it."
+            )
+        metrics = {**metrics, **own}
+    return Study(name, train, evaluate, metrics, _components(module))
+
+
+def _metrics(module: object) -> dict[str, Metric]:
     metrics = getattr(module, "METRICS", None)
     if not isinstance(metrics, dict) or not all(isinstance(metric, Metric) for metric in metrics.values()):
         raise StudyError(f"{module.__name__}: METRICS must be a dict of name to flows.declarations.metric.Metric.")
-    return Study(name, train, evaluate, metrics, _components(module))
+    return metrics
 
 
 @functools.cache

@@ -38,7 +38,7 @@ JUDGE = "flows.ledger.judge"
 
 _UNIT_DIGITS = 32
 _DECLARATION = re.compile(r"flows\.declarations(\..+)?")
-_PARAMS = re.compile(r"flows\.studies\.(\w+\.params|bases\.\w+_params)")
+_PARAMS = re.compile(r"flows\.studies\.(\w+(\.\w+)?\.params|bases\.\w+_params)")
 # Validators refuse values or spell them otherwise; what comes out is hashed as the resolved value.
 _VALIDATORS = frozenset({"field_validator", "model_validator", "validator", "root_validator"})
 
@@ -218,8 +218,8 @@ def entry_modules(workspace: Workspace, stage: StageSpec, code: Code) -> list[st
         raise CodeError(
             f"{stage.address}: nothing to run; expected a function {stage.kind}(stage) in {shared} or {own}."
         )
-    chosen = load_study(stage.study).components(stage.resolve(workspace), stage.kind)
-    return [entry, params_module(stage.study), DETERMINISM, *chosen]
+    chosen = load_study(stage.study, stage.paper).components(stage.resolve(workspace), stage.kind)
+    return [entry, params_module(stage.study, stage.paper), DETERMINISM, *chosen]
 
 
 def unit_params(workspace: Workspace, stage: StageSpec) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def unit_params(workspace: Workspace, stage: StageSpec) -> dict[str, Any]:
 
 def _judge_params(paper: Paper, variant: str) -> dict[str, Any]:
     """Hash each claim and what the judge says about arms: a changed test is judged anew, a changed story is not."""
-    metrics = load_study(paper.study).metrics
+    metrics = load_study(paper.study, paper.slug).metrics
     claims = [claim for claim in paper.claims if paper.variant_of(claim) == variant]
     named = sorted({metric for claim in claims for test in (*claim.gates, *claim.tests) for metric in test.metrics})
     return {

@@ -222,7 +222,7 @@ def _machine_words(machine: Mapping[str, Any]) -> str:
 def _metric_tables(paper: Paper, summaries: list[Summary], arms: list[str]) -> list[dict[str, Any]]:
     """One table for each metric: arms below each other, conditions beside each other."""
     try:
-        facts = load_study(paper.study).metrics
+        facts = load_study(paper.study, paper.slug).metrics
     except UnknownStudy:
         facts = {}
     tables = []
