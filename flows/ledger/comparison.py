@@ -1,0 +1,304 @@
+"""Two quantities side by side: their difference with interval, p value and probability of improvement; ranks of many.
+
+Quantities pair where they can. Runs of the same seed form pairs, since a seed decides the data draw and the order in
+which a study shows them; test items of the same name form pairs too. The difference is then one quantity over the
+common seeds, and its interval is the judge's (see `statistics`):
+
+    difference +- sqrt(t(d)^2 s2 + t(m-1)^2 v),
+
+with s2 the squared standard error over seeds (paired: d = n - 1), v what the common test items explain, m items. Where
+fewer than three seeds are common, seeds do not pair: s2 is the sum of both sides' and d is Welch's. The p value is two
+sided and is the level at which this very interval ends at zero, so that p < 0.05 and "zero lies outside the 95%
+interval" are one statement.
+
+The probability of improvement is that of a run of one side being better than a run of the other, over all pairs of
+runs, ties counting half. The rank of an entry is 1 + the number of papers that have a significantly better entry
+(p < 0.01); entries that cannot be told apart share a rank. Levels are not corrected for the number of comparisons.
+
+Sources: Welch 1947, The generalization of Student's problem when several different population variances are involved;
+Mann and Whitney 1947; Agarwal et al. 2021, Deep reinforcement learning at the edge of the statistical precipice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from flows.ledger.measurements import MeasurementError
+from flows.ledger.statistics import (
+    LEVEL,
+    MINIMUM_SEEDS,
+    Measurement,
+    Replicates,
+    difference,
+    pair,
+    replicates,
+    shared_variance,
+    t_quantile,
+)
+
+RANK_LEVEL = 0.99
+"""Two entries differ in rank when their difference is significant at p < 1 - RANK_LEVEL."""
+
+_SMALLEST_P = 1e-15  # below, the quantiles of Student's t are no longer exact, and nobody reads the difference
+
+Better = Literal["higher", "lower"]
+Pairing = Literal["seeds and items", "seeds", "items", "none"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a difference may be off, apart from the level.
+
+    Attributes:
+        seeds: Squared standard error over seeds.
+        degrees: Its degrees of freedom.
+        items: Variance that test items explain.
+        samples: Number of test items.
+    """
+
+    seeds: float
+    degrees: float
+    items: float
+    samples: int
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half the width of the two-sided interval at a level."""
+        over_seeds = t_quantile(self.degrees, level) ** 2 * self.seeds if self.seeds > 0 else 0.0
+        over_items = t_quantile(max(self.samples - 1, 1), level) ** 2 * self.items if self.items > 0 else 0.0
+        return math.sqrt(over_seeds + over_items)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What separates two quantities of one metric at one condition.
+
+    Attributes:
+        difference: Mean of the left minus mean of the right, in the metric's unit; NaN where a side has no run.
+        low: Lower end of its 95% interval, -inf where it is refused.
+        high: Upper end, inf where it is refused.
+        p_value: Two-sided p value of "no difference"; None where the interval is refused.
+        improvement: Probability that a run of the left is better than a run of the right, 0 to 1, ties half.
+        pairing: What pairs: "seeds and items", "seeds", "items" (two constants on the same items), or "none".
+        by_seed: Difference at every common seed; empty where seeds do not pair.
+        seeds: Runs behind the difference: common seeds, or the smaller side's where seeds do not pair.
+        samples: Test items behind a run's value, the smaller number.
+        refusal: Why there is no interval, in words; empty otherwise.
+        spread: What the interval is made of; None where it is refused.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float | None
+    improvement: float
+    pairing: Pairing
+    by_seed: dict[int, float]
+    seeds: int
+    samples: int
+    refusal: str = ""
+    spread: Spread | None = None
+
+    def significant(self, level: float = RANK_LEVEL) -> bool:
+        """Whether zero lies outside the interval at a level: p < 1 - level."""
+        return self.spread is not None and abs(self.difference) > self.spread.half_width(level)
+
+
+def recorded(
+    frame: pl.DataFrame, arm: str, metric: str, at: str = "", *, constant: bool = False, test_set: str = ""
+) -> Replicates:
+    """Read one quantity over its seeds from the `metrics.parquet` of a judged variant (see JUDGED_METRICS).
+
+    The file holds means over test items, not the items: seeds pair with those of another quantity, items do not, and
+    their variance counts on both sides. To pair items too, read the runs themselves with
+    `Measurements(...).replicates(arm, metric, at)`, and compare only what was measured on one test set.
+
+    Args:
+        frame: Content of the file.
+        arm: Arm of the paper.
+        metric: Metric of its study.
+        at: Condition as it is spelled there, such as "k=8".
+        constant: Whether one evaluation stands for every seed (see `verdicts.constant_arms`).
+        test_set: What makes the quantity unique among those it is compared with, such as "<slug>/<variant>".
+
+    Raises:
+        MeasurementError: No run of the arm has the metric at this condition.
+    """
+    rows = frame.filter((pl.col("arm") == arm) & (pl.col("metric") == metric) & (pl.col("at") == at)).sort("seed")
+    if rows.is_empty():
+        raise MeasurementError(f"arm {arm!r} has no {metric} at {at or '(no condition)'} in these results.")
+    measurements = [
+        Measurement(row["seed"], (), np.array([row["value"]]), row["samples"], row["variance"])
+        for row in rows.iter_rows(named=True)
+    ]
+    return replicates(
+        measurements,
+        constant=constant and len(measurements) == 1,
+        source=f"{test_set}\x00{arm}\x00{metric}\x00{at}",
+    )
+
+
+def compare(left: Replicates, right: Replicates, better: Better) -> Comparison:
+    """Compare two quantities of one metric, condition, unit and test set.
+
+    Args:
+        left: One quantity over its runs.
+        right: The other; the difference is `left - right`.
+        better: Which direction is better, for the probability of improvement.
+    """
+    value = float(left.values.mean() - right.values.mean()) if len(left.values) and len(right.values) else math.nan
+    common = set(left.items) & set(right.items)
+    refusal = ""
+    pairing: Pairing = "none"
+    by_seed: dict[int, float] = {}
+    if left.constant and right.constant:
+        spread = _paired(left, right)
+        pairing = "items" if common else "none"
+        seeds = 1
+        refusal = "" if spread.items > 0 else "neither side has seeds or a known sampling variance"
+    elif left.constant or right.constant or len(set(left.seeds) & set(right.seeds)) >= MINIMUM_SEEDS:
+        paired = difference(left, right)
+        value = float(paired.values.mean()) if len(paired.values) else value
+        by_seed = dict(zip(paired.seeds, paired.values.tolist(), strict=True))
+        pairing = "seeds and items" if common else "seeds"
+        seeds = len(paired.values)
+        spread = _paired(left, right)
+        if seeds < MINIMUM_SEEDS:
+            refusal = _too_few(seeds)
+    else:
+        seeds = min(len(left.values), len(right.values))
+        pairing = "items" if common else "none"
+        if seeds < MINIMUM_SEEDS:
+            refusal = _too_few(seeds)
+        spread = _unpaired(left, right) if not refusal else Spread(math.inf, 1, math.inf, 1)
+    if not refusal and not math.isfinite(value):
+        refusal = "a run's value is undefined"
+    half = math.inf if refusal else spread.half_width()
+    return Comparison(
+        difference=value,
+        low=value - half if not refusal else -math.inf,
+        high=value + half if not refusal else math.inf,
+        p_value=None if refusal else p_value(value, spread),
+        improvement=probability_of_improvement(left.values, right.values, better),
+        pairing=pairing,
+        by_seed=by_seed,
+        seeds=seeds,
+        samples=min(left.samples, right.samples),
+        refusal=refusal,
+        spread=None if refusal else spread,
+    )
+
+
+def _too_few(seeds: int) -> str:
+    return f"{seeds} seed{'' if seeds == 1 else 's'}; a comparison needs {MINIMUM_SEEDS} on each side"
+
+
+def _paired(left: Replicates, right: Replicates) -> Spread:
+    one, other = pair(left, right)
+    values, influence = one.values - other.values, one.influence - other.influence
+    n = len(values)
+    over_items = max(float(shared_variance(influence, influence)), 0.0) if n else math.inf
+    over_seeds = float(values.var(ddof=1) / n) if n > 1 else 0.0
+    return Spread(over_seeds, max(n - 1, 1), over_items, min(left.samples, right.samples))
+
+
+def _unpaired(left: Replicates, right: Replicates) -> Spread:
+    """Welch's standard error over seeds; common items pair, since every run of both sides saw them."""
+    errors = [float(side.values.var(ddof=1) / len(side.values)) for side in (left, right)]
+    total = sum(errors)
+    shares = sum(
+        error**2 / (len(side.values) - 1) for error, side in zip(errors, (left, right), strict=True) if error > 0
+    )
+    column = {item: index for index, item in enumerate(dict.fromkeys(left.items + right.items))}
+    means = []
+    for side in (left, right):
+        mean = np.zeros(len(column))
+        mean[[column[item] for item in side.items]] = side.influence.mean(0)
+        means.append(mean)
+    own = [float(shared_variance(side.influence, side.influence)) for side in (left, right)]
+    over_items = max(own[0] + own[1] - 2 * float(means[0] @ means[1]), 0.0)
+    return Spread(total, total**2 / shares if shares else 1.0, over_items, min(left.samples, right.samples))
+
+
+def p_value(value: float, spread: Spread) -> float:
+    """Two-sided p value: 1 - the level at which the interval around `value` ends at zero."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtr, stdtrit
+
+    if value == 0.0:
+        return 1.0
+    parts = ((spread.seeds, spread.degrees), (spread.items, max(spread.samples - 1, 1)))
+    alone = [2 * float(stdtr(degrees, -abs(value) / math.sqrt(part))) for part, degrees in parts if part > 0]
+    # With both parts the interval is wider at every level than with one of them, so p lies above each one's.
+    lowest = max(alone, default=0.0)
+    if len(alone) < 2 or lowest < _SMALLEST_P:
+        return lowest
+
+    def beyond(log_p: float) -> float:
+        return sum(float(stdtrit(degrees, math.exp(log_p) / 2)) ** 2 * part for part, degrees in parts) - value**2
+
+    return float(math.exp(brentq(beyond, math.log(lowest) - 1e-9, 0.0, xtol=1e-10)))
+
+
+def probability_of_improvement(left: Sequence[float], right: Sequence[float], better: Better) -> float:
+    """Share of all pairs of runs in which the left one is better, ties counting half; NaN where a side is empty."""
+    one, other = np.asarray(left, dtype=float)[:, None], np.asarray(right, dtype=float)[None, :]
+    if not one.size or not other.size:
+        return math.nan
+    wins = one > other if better == "higher" else one < other
+    return float((wins + 0.5 * (one == other)).mean())
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Where one entry stands among those of its metric, condition, data and budget.
+
+    Attributes:
+        rank: 1 + the number of papers with a significantly better entry; None where it cannot be compared.
+        behind: Positions of the entries that are significantly better.
+        against_best: Comparison with the entry of the best mean; None for that entry itself.
+    """
+
+    rank: int | None
+    behind: tuple[int, ...]
+    against_best: Comparison | None
+
+
+def ranks(entries: Sequence[Replicates], better: Better, papers: Sequence[Hashable] | None = None) -> list[Rank]:
+    """Rank entries that were measured alike.
+
+    Args:
+        entries: The quantities.
+        better: Which direction is better.
+        papers: The paper of each entry, so that one with many arms counts once; each its own where this is None.
+
+    Returns:
+        One rank per entry, in their order. An entry without an interval (one seed) has none and lowers nobody's.
+    """
+    owners = list(range(len(entries))) if papers is None else list(papers)
+    sign = 1.0 if better == "higher" else -1.0
+    comparable = [_comparable(entry) for entry in entries]
+    means = [sign * float(entry.values.mean()) if len(entry.values) else -math.inf for entry in entries]
+    # Entries with a rank come first: a single lucky seed is nobody's yardstick.
+    best = max(range(len(entries)), key=lambda index: (comparable[index], means[index]), default=None)
+    found = []
+    for index, entry in enumerate(entries):
+        rivals: Iterable[int] = (
+            other
+            for other in range(len(entries))
+            if other != index and comparable[index] and comparable[other] and means[other] > means[index]
+        )
+        behind = tuple(other for other in rivals if compare(entries[other], entry, better).significant())
+        rank = 1 + len({owners[other] for other in behind}) if comparable[index] else None
+        against = compare(entry, entries[best], better) if index != best else None
+        found.append(Rank(rank, behind, against))
+    return found
+
+
+def _comparable(entry: Replicates) -> bool:
+    return len(entry.values) >= MINIMUM_SEEDS or (entry.constant and bool(np.any(entry.influence)))
