@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -27,28 +28,28 @@ class BaseFailed(TesseraError):
     exit_code = 1
 
 
-def rebuild(root: Path, name: str, *, console: Console, address: str | None = None) -> None:
-    """Train a base anew, with what it is built from, and say whether its gate holds.
+def rebuild(root: Path, names: Sequence[str], *, console: Console, address: str | None = None) -> None:
+    """Train bases anew, side by side, with what they are built from, and say whether their gates hold.
 
     Raises:
-        UnknownBase: bases.yaml has no such entry.
+        UnknownBase: bases.yaml has no entry of such a name.
         DeclarationError: data.yaml or bases.yaml has errors.
         BaseFailed: A stage failed.
     """
     workspace = Workspace.load(root)
-    base = workspace.base(name)
+    bases = {name: workspace.base(name) for name in names}
     errors = [problem for problem in workspace.problems() if not problem.warning]
     if errors:
         raise DeclarationError(errors)
     specs = {spec.address: spec for spec in map(lambda each: data_stage(workspace, each), workspace.data)}
     specs |= {spec.address: spec for spec in map(lambda each: base_stage(workspace, each), workspace.bases)}
-    target = base_stage(workspace, name).address
+    targets = [base_stage(workspace, name).address for name in bases]
     with workspace_lock(root / STATE_FOLDER / "lock", command_line()):
         sync(root)
         write_digests(root)
         from flows.engine.graph import DvcGraph
 
-        graph = DvcGraph(root, thawed=frozenset({target}))
+        graph = DvcGraph(root, thawed=frozenset(targets))
         supervision = Supervision()
         supervision.start()
         dispatch = RayDispatch([STAGE_FUNCTION], address=address, preload=["torch", "polars", "pydantic"])
@@ -58,7 +59,7 @@ def rebuild(root: Path, name: str, *, console: Console, address: str | None = No
             dispatch=dispatch,
             call=lambda node: stage_call(root, specs[node.address]),
             read=lambda value: read_result(root, value),
-            force=frozenset({target}),
+            force=frozenset(targets),
             settled=frozenset({"code"}),
             observers=(display,),
         )
@@ -66,7 +67,7 @@ def rebuild(root: Path, name: str, *, console: Console, address: str | None = No
             with graph.locked(), stopping_on_signals(execution):
                 if graph.stale("code"):
                     graph.commit("code")
-                outcomes = execution.run([target])
+                outcomes = execution.run(targets)
         finally:
             display.close()
             dispatch.close()
@@ -75,12 +76,13 @@ def rebuild(root: Path, name: str, *, console: Console, address: str | None = No
     failed = [outcome for outcome in outcomes.values() if outcome.state not in GOOD]
     if failed:
         raise BaseFailed("\n".join(f"{outcome.address}: {outcome.message}" for outcome in failed))
-    folder = root / "bases" / name
-    console.print(f"{name}: bases/{name}/card.md describes it; commit bases/{name} and dvc.lock.")
-    if base.gate is not None:
-        value = measured(folder, base.gate.metric)
-        holds = base.gate.holds(value)
-        console.print(f"gate {base.gate.metric} = {value:.4g}: {'holds' if holds else 'FAILS; no verdict counts'}")
+    for name, base in bases.items():
+        folder = root / "bases" / name
+        console.print(f"{name}: bases/{name}/card.md describes it; commit bases/{name} and dvc.lock.")
+        if base.gate is not None:
+            value = measured(folder, base.gate.metric)
+            holds = base.gate.holds(value)
+            console.print(f"gate {base.gate.metric} = {value:.4g}: {'holds' if holds else 'FAILS; no verdict counts'}")
 
 
 def measured(folder: Path, metric: str) -> float:

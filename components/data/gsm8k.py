@@ -13,7 +13,7 @@ _ANSWER_MARK = "####"
 
 
 def from_json_lines(paths: Mapping[str, Path], directory: Path) -> None:
-    """Write one table per file: `question` and `answer` unchanged, `final` the stripped text after the answer's mark."""
+    """Write a table per file: `question` and `answer` unchanged, `final` the stripped text behind the answer's mark."""
     for name, path in paths.items():
         frame = pl.read_ndjson(path, schema={"question": pl.String, "answer": pl.String})
         final = pl.col("answer").str.split(_ANSWER_MARK).list.last().str.strip_chars()

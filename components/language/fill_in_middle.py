@@ -35,7 +35,15 @@ def draw_span(length: int, generator: np.random.Generator) -> tuple[int, int]:
     return start, end
 
 
-def arrange(text: str, span: tuple[int, int], order: Order, encode: Encode, specials: Mapping[str, int]) -> list[int]:
+def arrange(
+    text: str,
+    span: tuple[int, int],
+    order: Order,
+    encode: Encode,
+    specials: Mapping[str, int],
+    *,
+    joint: bool = True,
+) -> list[int]:
     """Encode a text in one of the three forms, without <eos>.
 
     Args:
@@ -44,13 +52,16 @@ def arrange(text: str, span: tuple[int, int], order: Order, encode: Encode, spec
         order: Form of the document.
         encode: Encodes symbols to ids.
         specials: Ids of the special tokens.
+        joint: Prefix and middle of SPM are encoded as the one text they are, so that a cut inside a token never shows
+            in training; otherwise each on its own.
     """
     if order == "plain":
         return encode(text)
     prefix, middle, suffix = text[: span[0]], text[span[0] : span[1]], text[span[1] :]
     if order == "psm":
         return [*prefix_suffix(prefix, suffix, encode, specials), *encode(middle)]
-    return [*suffix_prefix(suffix, encode, specials), *encode(prefix + middle)]
+    rest = encode(prefix + middle) if joint else [*encode(prefix), *encode(middle)]
+    return [*suffix_prefix(suffix, encode, specials), *rest]
 
 
 def prefix_suffix(prefix: str, suffix: str, encode: Encode, specials: Mapping[str, int]) -> list[int]:
