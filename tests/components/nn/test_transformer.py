@@ -70,6 +70,23 @@ def test_a_full_cache_says_so():
         model(torch.randn(1, 4, 32), cache=cache)
 
 
+def test_a_cache_keeps_some_tokens_or_a_beginning_and_refuses_others():
+    model = build(causal=True)
+    tokens = torch.randn(2, 5, 32)
+    kept, plain = KeyValueCache(8), KeyValueCache(8)
+    model(tokens, cache=kept)
+    model(tokens[:, :2], cache=plain)
+    kept.keep(torch.tensor([0, 1, 4]))
+    assert kept.length == 3
+    kept.truncate(2)
+    following = torch.randn(2, 1, 32)
+    assert torch.equal(model(following, cache=kept), model(following, cache=plain))
+    with pytest.raises(TransformerError, match="not all among them"):
+        kept.keep(torch.tensor([0, 3]))
+    with pytest.raises(TransformerError, match="cannot be cut to 4"):
+        kept.truncate(4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_changing_later_tokens_leaves_earlier_outputs_bit_identical(kind):
     model = build(causal=True, **kind)
