@@ -109,6 +109,8 @@ class Arm(_WithParameters):
     """Arm whose trained model is evaluated; this arm then trains nothing itself."""
     trained: bool = True
     """Whether there is anything to train."""
+    released: str = ""
+    """Where the authors' own code or weights come from, if this arm runs them: its evidence is a rerun, not ours."""
     seeds: Seeds | None = None
     """Seeds of this arm, where they differ from the paper's."""
     resources: Resources | None = None

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from flows.declarations.bases import Base
 from flows.declarations.catalogue import CatalogueEntry
+from flows.declarations.leaderboards import Leaderboard
 from flows.declarations.paper import Arm, Paper, Profile, Variant
 from flows.declarations.parameters import StudyParams
 from flows.declarations.study import load_recipe, load_study, own_params, recipe_names, study_names
@@ -39,6 +40,7 @@ def schema_files() -> dict[str, str]:
         "bases": bases_schema(),
         "data": _by_name(DataSet, "Data sets by name"),
         "catalogue": _by_name(CatalogueEntry, "Papers by slug"),
+        "leaderboards": _by_name(Leaderboard, "Leaderboards by name"),
     }
     return {f"{FOLDER}/{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in schemas.items()}
 
@@ -47,7 +49,7 @@ def schema_comment(name: str, depth: int) -> str:
     """Return the first line of a YAML file that tells editors its schema.
 
     Args:
-        name: "paper", "bases", "data" or "catalogue".
+        name: "paper", "bases", "data", "catalogue" or "leaderboards".
         depth: Folders between params/ and the file: 1 for a paper, 0 for the others.
     """
     return f"# yaml-language-server: $schema={'../' * depth}schema/{name}.schema.json"

@@ -15,6 +15,8 @@ from flows.declarations.bases import Base
 from flows.declarations.catalogue import CatalogueEntry
 from flows.declarations.checks import PaperChecks, find_cycle
 from flows.declarations.document import Document, dotted, read_document
+from flows.declarations.leaderboards import Leaderboard
+from flows.declarations.leaderboards import faults as leaderboard_faults
 from flows.declarations.paper import Paper
 from flows.declarations.parameters import StudyParams
 from flows.declarations.problems import DeclarationError, Problem, sort_problems
@@ -29,6 +31,7 @@ Entry = TypeVar("Entry", bound=BaseModel)
 DATA_FILE = "params/data.yaml"
 BASES_FILE = "params/bases.yaml"
 CATALOGUE_FILE = "params/catalogue.yaml"
+LEADERBOARDS_FILE = "params/leaderboards.yaml"
 
 
 class UnknownPaper(TesseraError):
@@ -127,6 +130,11 @@ class Workspace:
         """Every paper of the platform by slug, whether it is built or not."""
         return self._entries(CATALOGUE_FILE, "papers by slug", CatalogueEntry)
 
+    @cached_property
+    def leaderboards(self) -> dict[str, Leaderboard]:
+        """Every leaderboard by name; empty where there is no such file."""
+        return self._entries(LEADERBOARDS_FILE, "leaderboards by name", Leaderboard)
+
     def data_set(self, name: str) -> DataSet:
         """Return one data set.
 
@@ -186,6 +194,8 @@ class Workspace:
         self._names("catalogue", shared)
         if bases is not None:
             shared += self._base_problems(data)
+        if self._names("leaderboards", shared) is not None:
+            shared += self._leaderboard_problems(data)
         found = [] if slugs is not None else shared
         for slug in self.slugs if slugs is None else slugs:
             found += self._paper_problems(slug, data, bases)
@@ -237,6 +247,16 @@ class Workspace:
         if cycle:
             report((cycle[0], "bases"), f"the bases are built on each other in a cycle: {' -> '.join(cycle)}.")
         return found
+
+    def _leaderboard_problems(self, data: list[str] | None) -> list[Problem]:
+        if not self.leaderboards:
+            return []
+        document = read_document(self.root, LEADERBOARDS_FILE, "leaderboards by name")
+        return [
+            Problem(document.path, document.line((name, *location)), dotted((name, *location)), words)
+            for name, board in self.leaderboards.items()
+            for location, words in leaderboard_faults(board, data)
+        ]
 
     def _paper_document(self, slug: str) -> Document:
         return read_document(self.root, f"params/{slug}/paper.yaml", "a paper's declaration")
