@@ -110,6 +110,35 @@ def show(slug: Annotated[str, typer.Argument(help="The paper.")]) -> None:
 
 
 @app.command()
+def new(
+    slug: Annotated[str, typer.Argument(help="Name of the paper's folder, such as one-d-piece.")],
+    study: Annotated[
+        str | None, typer.Option("--study", help="Experiment form that runs it; default: what the catalogue says.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Title; default: the catalogue's.")] = None,
+    component: Annotated[
+        str | None,
+        typer.Option("--component", help="Which component is new: a parameter of the study, such as quantizer."),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="Paper to take data and settings from; default: the study's smallest.")
+    ] = None,
+) -> None:
+    """Start a paper: write its declaration, a component stub and a property test, and say what comes next."""
+    from flows.scaffold import start_paper
+
+    draft = start_paper(find_root(), slug, study=study, title=title, component=component, like=like)
+    console = _console()
+    for path in draft.files:
+        console.print(f"wrote {path}", markup=False)
+    if draft.like:
+        console.print(f"Data and settings are those of {draft.like}; change what is different.", markup=False)
+    console.print()
+    for number, step in enumerate(draft.next_steps(), 1):
+        console.print(f"{number}. {step}", markup=False)
+
+
+@app.command()
 def reproduce(
     slugs: Slugs = None,
     family: Annotated[str | None, typer.Option("--family", help="All built papers of this family.")] = None,
@@ -318,23 +347,28 @@ def rekey(
 
 @app.command("rebuild-base")
 def rebuild_base(
-    name: Annotated[str, typer.Argument(help="A base of params/bases.yaml.")], address: Address = None
+    names: Annotated[list[str], typer.Argument(help="Bases of params/bases.yaml.")], address: Address = None
 ) -> None:
-    """Train a shared base anew; the papers that use it become stale."""
+    """Train shared bases anew, side by side; the papers that use them become stale."""
     from flows.bases import rebuild
 
-    rebuild(find_root(), name, console=_console(), address=address)
+    rebuild(find_root(), names, console=_console(), address=address)
 
 
 @app.command()
 def validate() -> None:
     """Check every declaration under params/: names, types, arms, metrics, claims."""
+    from flows.scaffold import placeholders
+
     workspace = _workspace()
     problems = workspace.problems()
     for problem in problems:
         _console().print(str(problem), markup=False)
     if any(not problem.warning for problem in problems):
         raise typer.Exit(2)
+    for slug in workspace.slugs:
+        for problem in placeholders(workspace.root, slug):
+            _console().print(str(problem), markup=False)
     _console().print(
         f"{len(workspace.slugs)} papers, {len(workspace.data)} data sets, {len(workspace.bases)} bases: valid."
     )

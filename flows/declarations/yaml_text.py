@@ -42,20 +42,20 @@ def _entry(start: str, item: Any, indent: str, lines: list[str]) -> None:
         lines.append(start)
         _mapping(item, indent + "  ", lines)
     elif isinstance(item, list | tuple) and item:
-        flow = f"{start} {_flow(item)}"
-        if len(flow) <= _WIDTH and not any(isinstance(entry, Mapping) for entry in item):
-            lines.append(flow)
+        line = f"{start} {flow(item)}"
+        if len(line) <= _WIDTH and not any(isinstance(entry, Mapping) for entry in item):
+            lines.append(line)
             return
         lines.append(start)
         for entry in item:
             _item(entry, indent, lines)
     else:
-        lines.append(f"{start} {_flow(item)}")
+        lines.append(f"{start} {flow(item)}")
 
 
 def _item(entry: Any, indent: str, lines: list[str]) -> None:
     if not (isinstance(entry, Mapping) and entry):
-        lines.append(f"{indent}- {_flow(entry)}")
+        lines.append(f"{indent}- {flow(entry)}")
         return
     inner: list[str] = []
     _mapping(entry, indent + "  ", inner)
@@ -63,11 +63,12 @@ def _item(entry: Any, indent: str, lines: list[str]) -> None:
     lines += inner[1:]
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Spell a value on one line, mappings and lists in braces and brackets."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{scalar(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow(item) for item in value) + "]"
     return scalar(value)
 
 
