@@ -518,10 +518,10 @@ class _Watcher(Observer):
             for claim, verdict in verdicts.items():
                 run.console.print(f"      {spec.paper} {spec.variant}: {claim} [bold]{verdict}[/bold]")
             figures = sorted((results / "figures").glob("*.svg")) if (results / "figures").is_dir() else []
-            if spec.profile == "small":
-                from flows.ledger.history import append
+            if spec.profile != "smoke":
+                from flows.ledger.recording import record
 
-                append(run.root / "results" / spec.paper, _verdicts(results), date=time.strftime("%Y-%m-%d"))
+                record(run.workspace, paper, results, date=time.strftime("%Y-%m-%d"))
         self._tracker.finish_paper(
             PaperRecord(
                 study=paper.study,

@@ -30,13 +30,14 @@ class HistoryError(TesseraError):
     """A history file cannot be read, so nothing may be appended to it."""
 
 
-def append(directory: Path, verdicts: Mapping[str, Any], date: str) -> bool:
+def append(directory: Path, verdicts: Mapping[str, Any], date: str, tiers: Mapping[str, str] | None = None) -> bool:
     """Record the judged claims of one variant, unless they equal what was recorded last.
 
     Args:
         directory: `results/<slug>`.
         verdicts: Content of a `verdicts.json`.
         date: Day of the judgement, YYYY-MM-DD.
+        tiers: How the evidence of each claim was obtained, by claim id; TIER where a claim is not named.
 
     Returns:
         Whether an entry was added. Demo variants, smoke runs and variants without claims have no history.
@@ -46,8 +47,8 @@ def append(directory: Path, verdicts: Mapping[str, Any], date: str) -> bool:
     """
     if verdicts["demo"] or verdicts["profile"] == "smoke" or not verdicts["claims"]:
         return False
-    claims = [_claim(claim) for claim in verdicts["claims"]]
-    with _locked(directory):
+    claims = [_claim(claim, (tiers or {}).get(claim["id"], TIER)) for claim in verdicts["claims"]]
+    with locked(directory):
         entries = read(directory)
         same_kind = [
             entry
@@ -61,7 +62,6 @@ def append(directory: Path, verdicts: Mapping[str, Any], date: str) -> bool:
             "variant": verdicts["variant"],
             "canonical": verdicts["canonical"],
             "profile": verdicts["profile"],
-            "tier": TIER,
             "git_commit": verdicts["git_commit"],
             "claims": claims,
             "stages": verdicts["stages"],
@@ -92,13 +92,16 @@ def read(directory: Path) -> list[dict[str, Any]]:
             raise HistoryError(
                 f"{path}:{number} is no history entry; restore the file with `git checkout -- {path}` and rerun."
             )
+        # Early entries say the tier once, for all claims.
+        tier = entry.pop("tier", TIER)
+        entry["claims"] = [{"tier": tier, **claim} for claim in entry["claims"]]
         entries.append(entry)
     return entries
 
 
-def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+def _claim(claim: Mapping[str, Any], tier: str) -> dict[str, Any]:
     tests = [{key: test[key] for key in ("test", "estimate", "interval", "bar", "holds")} for test in claim["tests"]]
-    return {"id": claim["id"], "verdict": claim["verdict"], "tests": tests}
+    return {"id": claim["id"], "verdict": claim["verdict"], "tier": tier, "tests": tests}
 
 
 def _alike(old: Any, new: Any) -> bool:
@@ -112,8 +115,8 @@ def _alike(old: Any, new: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Let one process or thread at a time append; two variants of a paper may be judged at once."""
+def locked(directory: Path) -> Iterator[None]:
+    """Let one process or thread at a time write beside a paper's results; two variants may be judged at once."""
     directory.mkdir(parents=True, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY)
     try:
