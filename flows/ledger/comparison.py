@@ -22,7 +22,7 @@ Mann and Whitney 1947; Agarwal et al. 2021, Deep reinforcement learning at the e
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -260,7 +260,7 @@ class Rank:
 
     Attributes:
         rank: 1 + the number of papers with a significantly better entry; None where it cannot be compared.
-        behind: Positions of the entries that are significantly better.
+        behind: Positions of entries that are significantly better, one of each such paper.
         against_best: Comparison with the entry of the best mean; None for that entry itself.
     """
 
@@ -282,23 +282,40 @@ def ranks(entries: Sequence[Replicates], better: Better, papers: Sequence[Hashab
     """
     owners = list(range(len(entries))) if papers is None else list(papers)
     sign = 1.0 if better == "higher" else -1.0
-    comparable = [_comparable(entry) for entry in entries]
-    means = [sign * float(entry.values.mean()) if len(entry.values) else -math.inf for entry in entries]
+    comparable = [has_interval(entry) for entry in entries]
+    means = [sign * value for value in _means(entries, comparable)]
     # Entries with a rank come first: a single lucky seed is nobody's yardstick.
     best = max(range(len(entries)), key=lambda index: (comparable[index], means[index]), default=None)
+    order = sorted(filter(comparable.__getitem__, range(len(entries))), key=means.__getitem__, reverse=True)
     found = []
     for index, entry in enumerate(entries):
-        rivals: Iterable[int] = (
-            other
-            for other in range(len(entries))
-            if other != index and comparable[index] and comparable[other] and means[other] > means[index]
-        )
-        behind = tuple(other for other in rivals if compare(entries[other], entry, better).significant())
-        rank = 1 + len({owners[other] for other in behind}) if comparable[index] else None
+        rivals = [other for other in order if means[other] > means[index]] if comparable[index] else []
+        behind: dict[Hashable, int] = {}
+        for other in rivals:
+            if owners[other] in behind:
+                continue
+            found_better = compare(entries[other], entry, better)
+            if found_better.significant() and sign * found_better.difference > 0:
+                behind[owners[other]] = other
+        rank = 1 + len(behind) if comparable[index] else None
         against = compare(entry, entries[best], better) if index != best else None
-        found.append(Rank(rank, behind, against))
+        found.append(Rank(rank, tuple(behind.values()), against))
     return found
 
 
-def _comparable(entry: Replicates) -> bool:
+def _means(entries: Sequence[Replicates], comparable: Sequence[bool]) -> list[float]:
+    """Mean of each entry, over the seeds that all of them have where these suffice: other seeds may be other data."""
+    several = [entry for entry, able in zip(entries, comparable, strict=True) if able and not entry.constant]
+    common = set.intersection(*(set(entry.seeds) for entry in several)) if several else set()
+    found = []
+    for entry in entries:
+        chosen = [seed in common for seed in entry.seeds]
+        enough = sum(chosen) >= MINIMUM_SEEDS and not entry.constant
+        values = entry.values[np.array(chosen)] if enough else entry.values
+        found.append(float(values.mean()))
+    return found
+
+
+def has_interval(entry: Replicates) -> bool:
+    """Whether an entry can be ranked: three seeds, or a constant whose sampling variance is known."""
     return len(entry.values) >= MINIMUM_SEEDS or (entry.constant and bool(np.any(entry.influence)))
