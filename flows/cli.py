@@ -293,6 +293,58 @@ def _assignments(texts: list[str]) -> dict[str, Any]:
 
 
 @app.command()
+def compare(
+    slugs: Slugs = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="Metric of the study; default: its first that ranks.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Data variant of every paper; default: the canonical ones.")
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="Only this condition, such as k=8.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="SVG file to write; default: below site/compare/.")] = None,
+) -> None:
+    """Put arms of papers of one study side by side: a table, a figure, and the page of MLflow that shows the runs."""
+    from flows.compare import compare as put_side_by_side
+    from flows.compare import printed, refusals
+    from flows.engine.mlflow_page import NoRuns, runs_page
+    from flows.engine.tracking import metric_name
+
+    workspace = _workspace()
+    papers = _papers(workspace, slugs, None, False)
+    sheet = put_side_by_side(workspace.root, papers, metric=metric, variant=variant, at=at)
+    console = _console()
+    for block in sheet.blocks:
+        console.print(printed(sheet, block))
+        for reason in refusals(block):
+            console.print(f"no interval: {reason}", markup=False)
+        console.print()
+    for note in sheet.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    if sheet.others:
+        console.print(f"also measured: {', '.join(sheet.others)}  (--metric)", markup=False)
+
+    from flows.compare_figure import draw
+
+    figure = draw(sheet, out or workspace.root / "site" / "compare" / f"{'+'.join(papers)}-{sheet.metric}.svg")
+    console.print(f"figure: {_relative(figure, workspace.root)}", markup=False)
+    variants = [(source.paper.slug, source.record.variant) for source in sheet.sources]
+    try:
+        page = runs_page(workspace.root, sheet.study, variants, metric_name(sheet.metric, sheet.blocks[0].at))
+    except NoRuns as error:
+        console.print(f"runs:   {error}", markup=False)
+        return
+    console.print(
+        f"runs:   {page.runs} in MLflow{f' (start it here: {page.start})' if page.start else ''}", markup=False
+    )
+    console.print(page.url, markup=False, soft_wrap=True)
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+@app.command()
 def verify(
     slug: Annotated[str, typer.Argument(help="The paper.")],
     variant: Variant = None,

@@ -5,7 +5,8 @@
 
     experiment  <study>, <study>/exploratory, <study>/smoke
     parent run  one per (flow run, paper, variant): mean, interval and n of every metric, verdicts, figures
-    child run   one per (arm, seed), for its train and its evaluate stage: parameters, curves, metrics, tags
+    child run   one per (arm, seed), for its train and its evaluate stage: parameters, curves, metrics, tags; its name
+                holds the paper, so that runs of several papers can stand side by side
 
 The sender is the only thread that opens the tracking database. Where the server is down, slow or wrong, records stay
 in the spool, and the next run sends them first, in order and only once.
@@ -34,6 +35,8 @@ from flows.engine.spool import Spool, SpoolError, files_of, owner_name
 POINTS_PER_SERIES = 200
 FIRST_RETRY_SECONDS = 15.0
 LAST_RETRY_SECONDS = 300.0
+PURE_NUMBER = "1"
+"""Unit of a metric that has none, as MLflow's tags spell it."""
 
 _TEXT_LIMIT = 2000
 _NAME_LIMIT = 250
@@ -424,7 +427,7 @@ _Described = tuple[RunSpec, RunSpec | None, str, dict[str, str], list[tuple[str,
 
 
 def _describe_stage(report: StageRecord, paper: RunSpec) -> _Described:
-    replicate = f"{report.arm} s{report.seed}".strip()
+    replicate = f"{report.paper} {report.arm} s{report.seed}"
     run = replace(
         paper,
         key=f"{paper.key}/{report.arm}/s{report.seed}",
@@ -434,7 +437,9 @@ def _describe_stage(report: StageRecord, paper: RunSpec) -> _Described:
     tags = {f"stage.{report.kind}": report.stage, f"code.{report.kind}": report.code_digest}
     environment = _read_json(report.log / "environment.json") if (report.log / "environment.json").exists() else {}
     tags |= _environment_tags(environment, f"environment.{report.kind}")
-    metrics = _stage_metrics(report.run) + _stage_curves(report.run)
+    measured, units = _stage_metrics(report.run)
+    tags |= {f"unit.{metric}": unit or PURE_NUMBER for metric, unit in units.items()}
+    metrics = measured + _stage_curves(report.run)
     metrics += [(f"system/{report.kind}.wall_seconds", report.ended - report.started, 0)]
     metrics += [
         (f"system/{report.kind}.{name}", float(value), 0)
@@ -456,14 +461,16 @@ def _describe_paper(report: PaperRecord, paper: RunSpec) -> _Described:
     return paper, None, "judge", {}, metrics, tags
 
 
-def _stage_metrics(run: Path) -> list[tuple[str, float, int]]:
+def _stage_metrics(run: Path) -> tuple[list[tuple[str, float, int]], dict[str, str]]:
+    """Return every metric's mean over test items, and the unit of each metric."""
     import polars as pl
 
     if not (run / "metrics.parquet").exists():
-        return []
-    table = pl.read_parquet(run / "metrics.parquet", columns=["metric", "at", "value"])
+        return [], {}
+    table = pl.read_parquet(run / "metrics.parquet", columns=["metric", "at", "value", "unit"])
     means = table.group_by("metric", "at", maintain_order=True).agg(pl.col("value").mean())
-    return [(_dotted(metric, at), value, 0) for metric, at, value in means.iter_rows()]
+    units = dict(table.select("metric", "unit").unique(maintain_order=True).iter_rows())
+    return [(_dotted(metric, at), value, 0) for metric, at, value in means.iter_rows()], units
 
 
 def _stage_curves(run: Path) -> list[tuple[str, float, int]]:

@@ -130,9 +130,9 @@ def test_train_and_evaluate_of_an_arm_and_seed_meet_in_one_run_below_its_paper(w
     state = track(workspace, stage(workspace), stage(workspace, "evaluate"), stage(workspace, seed=1), paper(workspace))
     assert (state.sent, state.waiting, state.problem) == (4, 0, "")
     client, runs, count = runs_of(workspace)
-    assert sorted(runs) == ["p cifar10", "vq s0", "vq s1"]
+    assert sorted(runs) == ["p cifar10", "p vq s0", "p vq s1"]
     assert count == 3
-    parent, child = runs["p cifar10"], runs["vq s0"]
+    parent, child = runs["p cifar10"], runs["p vq s0"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.params == {"steps": "100", "optimiser.learning_rate": "0.0001", "channels": "[1, 2]"}
     assert child.data.metrics["psnr.k_8"] == 30.0
@@ -148,6 +148,7 @@ def test_train_and_evaluate_of_an_arm_and_seed_meet_in_one_run_below_its_paper(w
         "data": "cifar10, photos",
         "paper": "p",
     }
+    assert (child.data.tags["unit.psnr"], child.data.tags["unit.hits"]) == ("dB", "1")
     assert child.data.tags["git_commit"] == "c0ffee"
     assert child.data.tags["dvc.runs/train"] == child.data.tags["dvc.runs/evaluate"] == "abc.dir"
     assert child.data.tags["code.train"] == "d1gest"
@@ -192,8 +193,8 @@ def test_runs_that_do_not_count_stand_in_their_own_experiments(workspace):
 def test_a_failed_stage_stays_visible(workspace):
     track(workspace, stage(workspace, error="NonFiniteLoss: step 7"))
     _, runs, _ = runs_of(workspace)
-    assert runs["vq s0"].info.status == "FAILED"
-    assert runs["vq s0"].data.tags["failure.train"] == "NonFiniteLoss: step 7"
+    assert runs["p vq s0"].info.status == "FAILED"
+    assert runs["p vq s0"].data.tags["failure.train"] == "NonFiniteLoss: step 7"
 
 
 def test_plain_mlflow_ui_in_the_workspace_opens_the_default_database(workspace, monkeypatch):
@@ -242,9 +243,9 @@ def test_a_server_that_fails_loses_nothing_and_the_next_run_sends_it_once(worksp
     client, runs, count = runs_of(workspace)
     assert count == 4  # Two parents, one of each flow run, and two children.
     old = [run for run in client.search_runs(["1"]) if run.data.tags["flow_run_id"] == "flow-1"]
-    assert sorted(run.info.run_name for run in old) == ["p cifar10", "vq s0"]
-    assert runs["vq s0"].data.metrics["psnr.k_8"] == 30.0
-    assert len(client.get_metric_history(runs["vq s0"].info.run_id, "curves/loss")) == 200
+    assert sorted(run.info.run_name for run in old) == ["p cifar10", "p vq s0"]
+    assert runs["p vq s0"].data.metrics["psnr.k_8"] == 30.0
+    assert len(client.get_metric_history(runs["p vq s0"].info.run_id, "curves/loss")) == 200
     assert backlog(workspace / "spool").waiting == 0
     assert list((workspace / "mlruns").rglob("curve.svg"))
 
@@ -291,7 +292,7 @@ def test_a_record_cut_off_in_the_middle_is_completed_by_sending_it_again(workspa
     state = track(workspace, run_id="flow-2")
     _, runs, count = runs_of(workspace)
     assert (state.sent, count) == (1, 2)
-    assert len(runs["vq s0"].data.params) == 250
+    assert len(runs["p vq s0"].data.params) == 250
 
 
 def test_a_run_that_the_server_made_although_the_call_failed_is_found_again(workspace, monkeypatch):
@@ -433,10 +434,10 @@ def test_a_run_deleted_in_the_ui_while_the_flow_goes_on_is_made_again(workspace)
     tracker.log_stage(stage(workspace))
     until(lambda: tracker.state.sent == 1)
     client, runs, _ = runs_of(workspace)
-    client.delete_run(runs["vq s0"].info.run_id)
+    client.delete_run(runs["p vq s0"].info.run_id)
     tracker.log_stage(stage(workspace, "evaluate"))
     assert tracker.close(30).sent == 2
-    assert runs_of(workspace)[1]["vq s0"].data.metrics["psnr.k_8"] == 30.0
+    assert runs_of(workspace)[1]["p vq s0"].data.metrics["psnr.k_8"] == 30.0
 
 
 def test_a_killed_driver_leaves_no_run_running_after_the_next_one(workspace):
@@ -515,7 +516,7 @@ def test_two_metrics_whose_names_would_meet_keep_apart(workspace):
     table.add("psnr.k:8", 3.0, unit="dB", samples=1)
     table.write(report.run)
     track(workspace, report)
-    metrics = runs_of(workspace)[1]["vq s0"].data.metrics
+    metrics = runs_of(workspace)[1]["p vq s0"].data.metrics
     assert sorted(value for name, value in metrics.items() if name.startswith("psnr")) == [1.0, 2.0, 3.0]
 
 
