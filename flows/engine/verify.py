@@ -35,6 +35,7 @@ Rerun = Callable[[Path, str, str], None]
 MACHINE_CLASS = ("architecture", "instruction_set", "threads", "torch", "numpy", "blas", "gpu")
 """The keys of `components.training.determinism.machine_class` in what a judge records of its machines."""
 
+RESULTS = Path("results")
 _LOG_LINES = 30
 
 
@@ -69,6 +70,7 @@ class VerifyReport:
         copied_data: Data sets that were copied, being equal to dvc.lock; the others were made anew.
         uncommitted: Whether the checkout has changes, which were not verified.
         seconds: Wall time.
+        results: Commit of the judge's run whose numbers were compared with; "" where it is not recorded.
     """
 
     paper: str
@@ -83,6 +85,7 @@ class VerifyReport:
     copied_data: tuple[str, ...]
     uncommitted: bool
     seconds: float
+    results: str = ""
 
     @property
     def passed(self) -> bool:
@@ -116,7 +119,7 @@ class VerifyReport:
         return said
 
 
-def verify(root: Path, slug: str, variant: str | None = None, *, run: Rerun) -> VerifyReport:
+def verify(root: Path, slug: str, variant: str | None = None, *, run: Rerun, against: Path = RESULTS) -> VerifyReport:
     """Rerun one variant of a paper from the last commit and compare.
 
     Args:
@@ -124,6 +127,8 @@ def verify(root: Path, slug: str, variant: str | None = None, *, run: Rerun) -> 
         slug: Paper.
         variant: Variant; None for the canonical one.
         run: Runs the stages; must use a fresh process (see `run_in`).
+        against: Folder that holds the numbers to compare with, as <slug>/<variant>/metrics.parquet. Inside the
+            workspace what is committed there counts, elsewhere what lies there.
 
     Raises:
         NothingToVerify: The commit has no results for this variant.
@@ -132,8 +137,10 @@ def verify(root: Path, slug: str, variant: str | None = None, *, run: Rerun) -> 
     """
     began = time.monotonic()
     root = root.resolve()
-    commit = _git(root, "rev-parse", "HEAD").strip()
-    uncommitted = bool(_git(root, "status", "--porcelain", "--untracked-files=no").strip())
+    commit = head(root)
+    # What earlier verifications noted is no change of what is verified.
+    others = (".", ":(exclude)results/*/verifications.jsonl")
+    uncommitted = bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", *others).strip())
     with tempfile.TemporaryDirectory(prefix="tessera-verify-") as folder:
         clean = Path(folder).resolve() / "workspace"
         _clone(root, clean, commit)
@@ -144,20 +151,33 @@ def verify(root: Path, slug: str, variant: str | None = None, *, run: Rerun) -> 
             raise NothingToVerify(
                 f"NothingToVerify: {slug} has no variant {variant!r}.{did_you_mean(variant, paper.variants)}"
             )
-        results = clean / "results" / slug / variant
-        recorded = _read_results(results)
+        results = clean / RESULTS / slug / variant
+        folder = root / against
+        inside = folder.resolve().is_relative_to(root)
+        expected = (clean / folder.resolve().relative_to(root) if inside else folder) / slug / variant
+        recorded = _read_results(expected)
         if recorded is None:
+            where = f"commit {commit[:12]} has no" if inside else "there is no"
             raise NothingToVerify(
-                f"NothingToVerify: commit {commit[:12]} has no results/{slug}/{variant}/metrics.parquet. Run "
-                f"`tessera reproduce {slug}` and commit its results first."
+                f"NothingToVerify: {where} {against / slug / variant}/metrics.parquet. Run `tessera reproduce {slug}` "
+                "and commit its results first."
             )
-        shutil.rmtree(results)
+        shutil.rmtree(results, ignore_errors=True)
         copied = _copy_data(root, clean, _data_of(declared, slug, variant))
         run(clean, slug, variant)
         rerun = _read_results(results)
         if rerun is None:
             raise RerunFailed(f"RerunFailed: the rerun of {slug} / {variant} ended without writing its results.")
         return _report(slug, variant, commit, recorded, rerun, copied, uncommitted, time.monotonic() - began)
+
+
+def head(root: Path) -> str:
+    """Return the commit that a verification reruns.
+
+    Raises:
+        WorkspaceFailed: The folder is no git checkout with a commit.
+    """
+    return _git(root, "rev-parse", "HEAD").strip()
 
 
 def run_in(workspace: Path, arguments: Sequence[str]) -> None:
@@ -195,6 +215,7 @@ class _Results:
     metrics: Any
     machine: Mapping[str, Any] | None
     stages: Mapping[str, str]
+    commit: str
 
 
 def _read_results(folder: Path) -> _Results | None:
@@ -207,7 +228,8 @@ def _read_results(folder: Path) -> _Results | None:
         verdicts = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
     # Read now: the folder is removed before the rerun.
     metrics = pl.read_parquet((folder / "metrics.parquet").read_bytes())
-    return _Results(metrics, _machine_class(verdicts.get("machine") or {}), verdicts.get("stages") or {})
+    machine = _machine_class(verdicts.get("machine") or {})
+    return _Results(metrics, machine, verdicts.get("stages") or {}, verdicts.get("git_commit") or "")
 
 
 def _machine_class(machine: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -245,6 +267,7 @@ def _report(
         copied_data=tuple(copied),
         uncommitted=uncommitted,
         seconds=seconds,
+        results=recorded.commit,
     )
 
 

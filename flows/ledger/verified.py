@@ -1,14 +1,15 @@
-"""When a paper was last rerun and compared with its committed results: `results/<slug>/verified.json`.
+"""When a paper was rerun and compared with its committed results: `results/<slug>/verifications.jsonl`.
 
-`tessera verify` writes an entry for each variant; the ledger shows its date and state, and says when the results that
-were verified are no longer those that are committed.
+`tessera verify` adds a line for each variant that it reran, and never changes one, so the file shows when numbers began
+to move. The ledger shows the last line of each variant, and says when the results that were verified are no longer
+those that are committed. params/schema/verifications.schema.json describes a line.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,21 +17,25 @@ from components.training.atomic import write_bytes
 from flows.ledger.history import locked
 from flows.ledger.results import ResultsError
 
-FILE = "verified.json"
+FILE = "verifications.jsonl"
 State = Literal["confirmed", "moved", "failed"]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The last rerun of one variant.
+    """One rerun of one variant.
 
     Attributes:
         date: Day, YYYY-MM-DD.
         state: "confirmed"; "moved" when numbers differ from what is committed; "failed" when the rerun did not end.
-        level: What was compared: "bit-exact" or "seeds".
+        level: What was compared: "bit-exact" or "seeds"; "" where it failed.
         git_commit: Commit that was rerun.
         results: Commit of the results compared with, as their `verdicts.json` states it.
         says: The outcome in a sentence.
+        metrics: Number of metrics compared.
+        moved: The metrics that moved, each in a sentence.
+        machine_class: What the rerun ran on; empty where it failed or ran on several machines.
+        against: Folder whose numbers it was compared with, where these were not the committed ones.
     """
 
     date: str
@@ -39,19 +44,25 @@ class Verification:
     git_commit: str
     results: str
     says: str
+    metrics: int = 0
+    moved: tuple[str, ...] = ()
+    machine_class: Mapping[str, Any] = field(default_factory=dict)
+    against: str = ""
 
 
 def write(root: Path, slug: str, variant: str, verification: Verification) -> None:
-    """Replace what is kept of a variant's last verification.
+    """Add a verification to those of a paper.
 
     Raises:
         ResultsError: The file that is there cannot be read.
     """
     folder = root / "results" / slug
     with locked(folder):
-        known = _read(folder / FILE)
-        known[variant] = asdict(verification)
-        write_bytes(folder / FILE, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
+        path = folder / FILE
+        _lines(path)
+        before = path.read_bytes() if path.is_file() else b""
+        entry = {"variant": variant, **asdict(verification)}
+        write_bytes(path, before + json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 def read(root: Path, slug: str) -> dict[str, Verification]:
@@ -60,7 +71,7 @@ def read(root: Path, slug: str) -> dict[str, Verification]:
     Raises:
         ResultsError: The file cannot be read.
     """
-    return {variant: Verification(**values) for variant, values in _read(root / "results" / slug / FILE).items()}
+    return dict(_lines(root / "results" / slug / FILE))
 
 
 def standing(verification: Verification | None, verdicts: Mapping[str, Any]) -> str:
@@ -71,13 +82,18 @@ def standing(verification: Verification | None, verdicts: Mapping[str, Any]) -> 
     return words if verification.results == verdicts["git_commit"] else f"{words}, for earlier results"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _lines(path: Path) -> list[tuple[str, Verification]]:
+    """Return (variant, verification) of every line, oldest first."""
     if not path.is_file():
-        return {}
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        for values in known.values():
-            Verification(**values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{path} is not readable ({error}); restore it with `git checkout -- {path}`.") from None
-    return known
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            variant, moved = entry.pop("variant"), tuple(entry.pop("moved", ()))
+            found.append((variant, Verification(**entry, moved=moved)))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ResultsError(
+                f"{path}:{number} is no verification ({error}); restore the file with `git checkout -- {path}`."
+            ) from None
+    return found
