@@ -112,6 +112,20 @@ def read_document(root: Path, path: str, expected: str) -> Document:
     return Document(path, data, digest, source, lines)
 
 
+def parse_document(source: bytes, path: str, expected: str) -> dict[str, Any]:
+    """Return the data of a file that stands elsewhere than in the checkout, such as in an earlier commit.
+
+    Args:
+        source: The file's bytes.
+        path: Path of the file, as messages show it.
+        expected: What the file should hold, for the message when it is empty.
+
+    Raises:
+        DeclarationError: The bytes are empty, not UTF-8, not YAML, or have duplicate keys, anchors or tags.
+    """
+    return _Reader(path, source).read(expected)[0]
+
+
 def _from_cache(cached: Path, digest: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(cached.read_bytes())
