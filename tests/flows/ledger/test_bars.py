@@ -108,7 +108,7 @@ def test_a_claim_that_was_removed_after_its_result_is_found(root):
 
 def test_a_claim_that_was_written_after_the_run_that_judged_it_is_found(root):
     before = git(root, "rev-parse", "HEAD")
-    claims = [{"id": name, "scope": "small", "tests": [TEST]} for name in ("better", "late")]
+    claims = [{"id": name, "scope": "small", "tests": [dict(TEST)]} for name in ("better", "late")]
     (root / "params" / "toy" / "paper.yaml").write_text(yaml.safe_dump({"claims": claims}))
     git(root, "commit", "-qam", "a new claim", day="2026-11-05")
     judge(root, f"{before}+changes", "2026-11-05", claim="late")
