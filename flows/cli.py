@@ -158,7 +158,7 @@ def reproduce(
 ) -> None:
     """Run what is stale of the given papers and judge their claims. Safe to stop and to repeat."""
     workspace = _workspace()
-    papers = _papers(workspace, slugs, family, everything)
+    papers = _papers(workspace, slugs, family, everything, or_else=", or --family F, or --all")
     console = _console()
     if profile == "smoke":
         from flows.smoke import smoke_papers
@@ -216,7 +216,13 @@ def _finish(root: Path, report: Any, console: Console) -> None:
         console.print('runs:   mlflow.db and mlruns/  (compare them: mlflow ui, "Model training" at the top left)')
 
 
-def _papers(workspace: Any, slugs: list[str] | None, family: str | None, everything: bool) -> tuple[str, ...]:
+def _papers(
+    workspace: Any,
+    slugs: list[str] | None,
+    family: str | None = None,
+    everything: bool = False,
+    or_else: str = ", or --all",
+) -> tuple[str, ...]:
     if everything:
         return tuple(workspace.slugs)
     if family:
@@ -225,7 +231,7 @@ def _papers(workspace: Any, slugs: list[str] | None, family: str | None, everyth
             raise TesseraError(f"No built paper belongs to family {family!r}; `tessera list --all` shows the families.")
         return chosen
     if not slugs:
-        raise TesseraError("Name at least one paper, or --family F, or --all. `tessera list` shows what there is.")
+        raise TesseraError(f"Name at least one paper{or_else}. `tessera list` shows what there is.")
     for slug in slugs:
         workspace.paper(slug)
     return tuple(dict.fromkeys(slugs))
@@ -311,7 +317,7 @@ def compare(
     from flows.engine.tracking import metric_name
 
     workspace = _workspace()
-    papers = _papers(workspace, slugs, None, False)
+    papers = _papers(workspace, slugs, or_else="")
     sheet = put_side_by_side(workspace.root, papers, metric=metric, variant=variant, at=at)
     console = _console()
     for block in sheet.blocks:
@@ -346,14 +352,35 @@ def _relative(path: Path, root: Path) -> Path:
 
 @app.command()
 def verify(
-    slug: Annotated[str, typer.Argument(help="The paper.")],
+    slugs: Slugs = None,
+    everything: Annotated[bool, typer.Option("--all", help="All papers that have results.")] = False,
     variant: Variant = None,
+    against: Annotated[
+        Path,
+        typer.Option("--against", help="Folder of the numbers to compare with; inside the checkout, as committed."),
+    ] = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be rerun, and how it stood the last time.")
+    ] = False,
     jobs: Jobs = None,
 ) -> None:
-    """Rerun a paper in a clean temporary workspace and compare with the committed results."""
-    from flows.verification import verify_paper
+    """Rerun papers in clean temporary workspaces, and say which still give their committed numbers and which moved."""
+    from flows.verification import counted, plan, summary, targets, verify_papers
 
-    if not verify_paper(find_root(), slug, tuple(variant or ()), console=_console(), jobs=jobs):
+    workspace = _workspace()
+    chosen = targets(workspace.root, _papers(workspace, slugs, everything=everything), tuple(variant or ()))
+    console = _console()
+    if dry_run:
+        console.print(plan(chosen))
+        minutes = sum(target.minutes or 0 for target in chosen)
+        console.print(f"{len(chosen)} variants would be rerun; their stages took {minutes:.0f} minutes.")
+        return
+    folder = _relative(against.resolve(), workspace.root)
+    outcomes = verify_papers(workspace.root, chosen, console=console, jobs=jobs, against=folder)
+    if len(outcomes) > 1:
+        console.print(summary(outcomes))
+    console.print(f"{counted(outcomes)}. Noted in results/<paper>/verifications.jsonl; commit it.", markup=False)
+    if any(found.state != "confirmed" for _, found in outcomes):
         raise typer.Exit(1)
 
 
@@ -394,7 +421,7 @@ def rekey(
     from flows.rekeying import rekey_papers
 
     workspace = _workspace()
-    rekey_papers(workspace.root, _papers(workspace, slugs, None, everything), console=_console())
+    rekey_papers(workspace.root, _papers(workspace, slugs, everything=everything), console=_console())
 
 
 @app.command("rebuild-base")

@@ -1,11 +1,10 @@
-"""`tessera compare`: arms of papers of one study side by side, from what is in results/ and nothing else to be typed.
+"""`tessera compare`: arms of papers of one study side by side, from what is in results/ and nothing else.
 
     results/<slug>/<variant>/metrics.parquet ─┐
-    runs/<slug>/<variant>/evaluate/...        ├─ a quantity per (paper, arm) ─ interval, rank, difference to the best
-      (the items, where they are the recorded ones) ┘
-
+    results/<slug>/item-groups.parquet        ├─ a quantity per (paper, arm) ── interval, rank, difference to the best
+                                              ┘
 Entries are compared at one metric and condition. Seeds pair where both sides have them, test items where both sides
-have them on this machine and read the same data; see `flows.ledger.comparison` for the statistics.
+read the same data; see `flows.ledger.comparison` for the statistics.
 """
 
 from __future__ import annotations
@@ -23,10 +22,9 @@ from flows.declarations.paper import Paper
 from flows.declarations.resolve import resolve
 from flows.declarations.study import load_study
 from flows.declarations.workspace import Workspace
+from flows.ledger import item_groups
 from flows.ledger.comparison import Comparison, Rank, ranks, recorded
 from flows.ledger.comparison import compare as compare_two
-from flows.ledger.hashes import directory_md5
-from flows.ledger.measurements import MeasurementError, Measurements, parse_condition
 from flows.ledger.results import Record, read_records
 from flows.ledger.statistics import Estimate, Replicates, mean
 from flows.ledger.verdicts import constant_arms, number, spell_interval, to_precision
@@ -287,29 +285,12 @@ def _ranked(found: Sequence[tuple[str, str, Replicates]], fact: Metric) -> Itera
 
 
 def _quantity(root: Path, source: Source, arm: str, metric: str, at: str, pairs_items: bool) -> Replicates:
-    """Read a quantity with its items where this machine has the very runs that were judged, else from the record."""
-    constants = constant_arms(source.paper)
-    if pairs_items:
-        runs = _judged_runs(root, source, arm)
-        if runs:
-            try:
-                return Measurements(runs, constants).replicates(arm, metric, parse_condition(at))
-            except MeasurementError:  # the judge derived this metric
-                pass
-    return recorded(source.frame, arm, metric, at, constant=arm in constants, test_set=source.name)
-
-
-def _judged_runs(root: Path, source: Source, arm: str) -> dict[tuple[str, int], Path]:
-    """Return the evaluations of an arm if all of them are here and are those of the record, else none."""
-    paper, variant = source.paper.slug, source.record.variant
-    runs = {}
-    for seed in source.frame.filter(pl.col("arm") == arm)["seed"].unique().sort():
-        run = root / "runs" / paper / variant / "evaluate" / arm / f"s{seed}" / "run"
-        judged = source.record.verdicts["stages"].get(f"{variant}-evaluate-{arm}-s{seed}")
-        if not run.is_dir() or directory_md5(run) != judged:
-            return {}
-        runs[arm, seed] = run
-    return runs
+    constant = arm in constant_arms(source.paper)
+    quantity = recorded(source.frame, arm, metric, at, constant=constant, test_set=source.name)
+    if not pairs_items:
+        return quantity
+    groups = item_groups.read(root, source.paper.slug)
+    return item_groups.paired(groups, quantity, source.record.profile, source.record.variant, arm, metric, at)
 
 
 def _notes(workspace: Workspace, study: str, sources: Sequence[Source]) -> Iterable[str]:
