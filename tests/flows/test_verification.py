@@ -29,6 +29,7 @@ def put_results(root: Path, slug: str, variant: str, minutes: float = 2.0) -> No
 def root(tmp_path) -> Path:
     """Three papers with results in one or two of their variants; the third has none."""
     folder = make_workspace(tmp_path / "workspace", papers=3, variants=2, bases=0, git=True)
+    write(folder, "dvc.yaml", "stages: {}\n")
     put_results(folder, "toy-0", "plain")
     put_results(folder, "toy-0", "plain-1", minutes=3.0)
     put_results(folder, "toy-1", "plain")
