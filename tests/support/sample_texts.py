@@ -15,4 +15,4 @@ def english(words: int = 600) -> str:
 
 def chain_texts(seed: int = 0) -> list[str]:
     chain = random_binary_chain(seed, 3)
-    return chain.texts(chain.sample(200, 100, np.random.default_rng(seed)))
+    return chain.texts(chain.sample(60, 60, np.random.default_rng(seed)))

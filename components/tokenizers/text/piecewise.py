@@ -8,6 +8,7 @@ Letters: V tokens, B texts, N symbols of a text.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import Split
 
 from components.tokenizers.text.trie import UnknownSymbol
+
+_PLAIN_PATTERN = re.compile(r"(?:\\[sS]|\\[^\w]|\[\^|\(\?[:=!]|[^\\^$()\[&:]|\[(?!:)|\))*")
+_SEPARATORS = re.compile("[\x1c-\x1f]")
 
 
 class PiecewiseTokenizer:
@@ -88,9 +92,28 @@ def with_pieces(tokenizer: Tokenizer, pieces: str) -> Tokenizer:
 
 def piece_counts(texts: Iterable[str], pieces: str) -> dict[str, int]:
     """Count the pieces of texts, in code point order of the pieces: nothing depends on a hash map or on threads."""
-    cut = Split(Regex(pieces), behavior="isolated").pre_tokenize_str if pieces else (lambda text: [(text, None)])
-    counts = Counter(piece for text in texts if text for piece, _ in cut(text))
+    counts: Counter[str] = Counter()
+    cut = Split(Regex(pieces), behavior="isolated").pre_tokenize_str if pieces else None
+    for text in texts:
+        if cut is None:
+            counts[text] += 1
+        else:
+            counts.update(_python_pieces(text, pieces) or (piece for piece, _ in cut(text)))
+    counts.pop("", None)
     return dict(sorted(counts.items()))
+
+
+def _python_pieces(text: str, pieces: str) -> list[str] | None:
+    """Cut by Python's regular expressions, which take a tenth of the time; None where they might cut otherwise.
+
+    The two languages read these patterns alike: no letter is escaped but s and S, no group but a plain one or a look
+    ahead, no anchor, and none of the separators U+001C to U+001F, which only Python counts as white space, in the
+    text. A symbol that no match covers is cut by the library's rule, so there, too, the library decides.
+    """
+    if not _PLAIN_PATTERN.fullmatch(pieces) or _SEPARATORS.search(text):
+        return None
+    found = re.findall(pieces, text)
+    return found if sum(map(len, found)) == len(text) else None
 
 
 def read(path: Path) -> tuple[Tokenizer, str]:
