@@ -176,7 +176,9 @@ def compare(
 
 
 def _one_study(papers: Sequence[Paper]) -> str:
-    studies = {paper.study: paper.slug for paper in reversed(papers)}
+    studies: dict[str, str] = {}
+    for paper in papers:
+        studies.setdefault(paper.study, paper.slug)
     if len(studies) > 1:
         listed = _and(f"{slug} is of study {study}" for study, slug in studies.items())
         raise NotComparable(f"{listed}; only papers of one study measure the same things.")
