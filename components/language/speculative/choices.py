@@ -1,4 +1,4 @@
-"""Rules that choose the next token from logits; verification emits exactly what the rule would have chosen one by one.
+"""Rules that choose the next token; verification emits exactly what the rule would have chosen one by one.
 
 Letters: N rows, V tokens of the vocabulary.
 """
@@ -12,31 +12,31 @@ from torch import Tensor
 
 
 class Choice(Protocol):
-    """A rule that turns logits into the next token.
+    """A rule that turns logits into the next token: the one with the largest score.
 
     Attributes:
-        independent: Whether two rows with the same context may choose differently.
+        independent: Whether two rows with the same context may be scored differently.
     """
 
     independent: bool
 
     def __call__(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Return the chosen tokens, (N,) int64, from logits (N, V) of tokens at positions `places` (N,)."""
+        """Return the scores of all tokens, (N, V), from logits (N, V) of tokens at positions `places` (N,)."""
         ...
 
 
 class Greedy:
-    """The likeliest token: argmax z."""
+    """The likeliest token: the score is z."""
 
     independent = False
 
     def __call__(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Return the likeliest tokens, (N,)."""
-        return logits.argmax(-1)
+        """Return the logits, (N, V)."""
+        return logits
 
 
 class Sampling:
-    """A new draw in each row: argmax(z / temperature + g), with g a fresh Gumbel vector, has the law softmax(z / t).
+    """A new draw in each row: the score is z / t + g, with fresh Gumbel noise g, so the law is softmax(z / t).
 
     Args:
         temperature: Logits are divided by it, above 0.
@@ -52,13 +52,13 @@ class Sampling:
         self._generator = generator
 
     def __call__(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Return one draw a row, (N,)."""
+        """Return scores with new noise, (N, V)."""
         uniform = torch.rand(logits.shape, generator=self._generator, dtype=torch.float64, device=logits.device)
-        return (logits / self._temperature + _gumbel(uniform).to(logits.dtype)).argmax(-1)
+        return logits / self._temperature + _gumbel(uniform).to(logits.dtype)
 
 
 class CoupledSampling:
-    """Sampling whose noise belongs to the absolute position: argmax(z / temperature + g[position of the new token]).
+    """Sampling whose noise belongs to the absolute position: z / temperature + g[position of the new token].
 
     Whoever decodes the same text with the same noise draws the same tokens, so decoders can be compared token for
     token as if they were greedy, on text that does not loop as greedy text does.
@@ -78,9 +78,9 @@ class CoupledSampling:
         self._temperature = temperature
 
     def __call__(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Return the draws, (N,)."""
+        """Return scores with the noise of the positions behind, (N, V)."""
         self._noise = self._noise.to(logits.device)
-        return (logits / self._temperature + self._noise[places + 1].to(logits.dtype)).argmax(-1)
+        return logits / self._temperature + self._noise[places + 1].to(logits.dtype)
 
 
 def _gumbel(uniform: Tensor) -> Tensor:

@@ -162,9 +162,10 @@ def continue_plainly(
         logits = model(ahead, cache)[:, -1]
         where = torch.full((len(prompts),), place, device=device)
         if len(rules) == 1:
-            chosen = rules[0](logits, where)
+            scores = rules[0](logits, where)
         else:
-            chosen = torch.cat([rule(row[None], where[:1]) for rule, row in zip(rules, logits, strict=True)])
+            scores = torch.cat([rule(row[None], where[:1]) for rule, row in zip(rules, logits, strict=True)])
+        chosen = scores.argmax(-1)
         text[:, place] = torch.where(given[:, place], text[:, place], chosen)
         ahead = text[:, place, None]
     new = [row[length : length + count] for row, length in zip(text.tolist(), lengths, strict=True)]

@@ -98,7 +98,7 @@ def verify(model: CausalLM, tree: DraftTree, tokens: Tensor, cache: KeyValueCach
     """
     past = cache.length
     logits = tree_logits(model, tree, tokens, cache)
-    chosen = choose(logits, tree.depths + past)
+    chosen = choose(logits, tree.depths + past).argmax(-1)
     path = longest_path(tree, tokens, chosen, choose.independent)
     # The one place where the host waits for the device.
     nodes, new = torch.stack([path, chosen[path.clamp(min=0)]]).tolist()

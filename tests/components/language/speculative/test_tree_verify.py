@@ -121,7 +121,7 @@ def test_sampled_tokens_have_the_models_law_although_siblings_carry_the_same_tok
     choose, count = Sampling(1.0, torch.Generator().manual_seed(0)), 6000
     pairs = torch.zeros(3, 3)
     for _ in range(count):
-        chosen = choose(logits, tree.depths)
+        chosen = choose(logits, tree.depths).argmax(-1)
         path = [node for node in longest_path(tree, tokens, chosen, independent=True).tolist() if node >= 0]
         if len(path) > 1:
             pairs[int(chosen[0]), int(chosen[path[1]])] += 1
