@@ -125,16 +125,19 @@ class _Lanes:
         ends = np.minimum(len(self._codes) - starts, reach)
         spelled = self._spelled(starts, ends, reach)
         # Cost and length in one number, the longer token being the lesser of two equal costs.
-        cost = np.full((reach + self._longest + 1, len(lanes)), _FAR)
+        cost = np.full((reach + self._longest, len(lanes)), _FAR)
         cost[ends, np.arange(len(lanes))] = 0
-        length = np.arange(1, self._longest + 1)[:, None]
+        taken = np.zeros((reach, len(lanes)), np.int64)
+        length, all_inside = np.arange(1, self._longest + 1)[:, None], int(ends.min())
         for place in range(int(ends.max()) - 1, -1, -1):
             ways = np.where(spelled[place], cost[place + 1 : place + 1 + self._longest] - length, _FAR)
-            best = np.minimum.reduce(ways, axis=0)
-            whole = -(-best // _COST)
-            if place < self.lane:
-                self.chosen[lanes, place] = whole * _COST - best
-            np.copyto(cost[place], (whole + 1) * _COST, where=place < ends)
+            best = np.minimum.reduce(ways, axis=0, out=taken[place])
+            after = ((best + _COST - 1) & -_COST) + _COST
+            if place < all_inside:
+                cost[place] = after
+            else:
+                np.copyto(cost[place], after, where=place < ends)
+        self.chosen[lanes] = (-taken[: self.lane] & (_COST - 1)).T
         self._head[lanes] = cost[: self._longest].T
         self._tail[lanes] = cost[self.lane : self.lane + self._longest].T
 
