@@ -84,29 +84,10 @@ def list_papers(
 
 @app.command()
 def show(slug: Annotated[str, typer.Argument(help="The paper.")]) -> None:
-    """Show a paper: its story, arms, stages, claims and their latest verdicts."""
-    from flows.ledger.results import claim_rows
+    """Show a paper: its story, claims and where they stand, arms, stages, cost and state."""
+    from flows.overview import show as show_paper
 
-    workspace = _workspace()
-    paper = workspace.paper(slug)
-    console = _console()
-    console.print(f"[bold]{escape(paper.title)}[/bold]\n{paper.slug}  family {paper.family}  study {paper.study}\n")
-    console.print(escape(paper.story.strip()) + "\n")
-    arms = Table("arm", "what it is", "seeds", box=None, header_style="bold", pad_edge=False)
-    for name, arm in paper.arms.items():
-        seeds = ", ".join(str(seed) for seed in paper.seeds_of(paper.canonical, name))
-        arms.add_row(name, escape(arm.says), seeds)
-    console.print(arms)
-    console.print()
-    for name, variant in paper.variants.items():
-        kind = "canonical" if variant.canonical else "demo" if variant.demo else "further evidence"
-        console.print(f"variant [bold]{name}[/bold] ({kind}): data {', '.join(variant.data) or 'none'}")
-    console.print()
-    claims = Table("claim", "says", "verdict", box=None, header_style="bold", pad_edge=False)
-    for row in claim_rows(workspace.root, paper):
-        claims.add_row(row.id, escape(row.says), escape(row.verdict))
-    console.print(claims)
-    console.print(f"\nrerun: tessera reproduce {paper.slug}")
+    show_paper(find_root(), slug, _console())
 
 
 @app.command()
