@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 import torch
 
+from components.language.causal_lm import CausalLM
+from components.language.llama import SIZES
 from components.language.speculative import adjacency
 from components.language.speculative.decoding import decode
 from components.metrics.tables import condition
@@ -225,6 +227,14 @@ def test_figures_are_the_same_bytes_every_time_and_each_has_a_caption(runs, tmp_
     for path in one.iterdir():
         assert "<dc:title>" in path.read_text()
         assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_the_full_profile_is_a_vicuna_of_7_billion_parameters():
+    with torch.device("meta"):
+        model = CausalLM(SIZES["7b"])
+    expected = PAPER.profiles["full"].expect["parameters"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(expected, rel=0.01)
+    assert resolve(PAPER, VARIANT, "tr_hot", "full", "evaluate").new_tokens == 1024
 
 
 def test_arms_choose_only_the_components_they_use():
