@@ -6,7 +6,7 @@ are asked for; its metrics, their units and directions come from the study's dec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from components.errors import did_you_mean
 from flows.declarations.arithmetic import names
 from flows.declarations.document import Location
+from flows.declarations.metric import Metric
 from flows.declarations.paper import Condition, Names, Scalar, Slug
 from flows.declarations.study import StudyError, UnknownStudy, load_study
 from flows.declarations.validation import Declaration
@@ -77,21 +78,37 @@ class Leaderboard(Declaration):
     """Metrics to rank by, each with a better direction."""
 
 
-def faults(board: Leaderboard, data: Collection[str] | None) -> Iterator[tuple[Location, str]]:
+def study_of(board: Leaderboard, slugs: Iterable[str]) -> tuple[dict[str, Metric], set[str]]:
+    """Return what a leaderboard may name: metrics of its study and of papers in it, and their parameters.
+
+    Args:
+        board: The leaderboard.
+        slugs: The papers of its study, which may have metrics and parameters of their own.
+
+    Raises:
+        UnknownStudy: There is no such study.
+        StudyError: A params module cannot be used.
+    """
+    studies = [load_study(board.study), *(load_study(board.study, slug) for slug in slugs)]
+    metrics = {name: metric for study in reversed(studies) for name, metric in study.metrics.items()}
+    return metrics, {name for study in studies for name in study.evaluate_params.model_fields}
+
+
+def faults(board: Leaderboard, data: Collection[str] | None, slugs: Iterable[str]) -> Iterator[tuple[Location, str]]:
     """Yield what no single value shows: names that the study or data.yaml does not have, with their place.
 
     Args:
         board: The leaderboard.
         data: Names in data.yaml; None where that file cannot be read.
+        slugs: The papers of its study.
     """
     if data is not None and board.data not in data:
         yield ("data",), f"{board.data!r} is not in params/data.yaml.{did_you_mean(board.data, data)}"
     try:
-        study = load_study(board.study)
+        metrics, parameters = study_of(board, slugs)
     except (UnknownStudy, StudyError) as error:
         yield ("study",), str(error)
         return
-    parameters = list(study.evaluate_params.model_fields)
     named = [(("where", name), name) for name in board.where]
     named += [(("same", index), name) for index, name in enumerate(board.same)]
     if board.rate is not None:
@@ -104,8 +121,7 @@ def faults(board: Leaderboard, data: Collection[str] | None) -> Iterator[tuple[L
     if board.rate is not None and board.rate.metric is not None:
         measured.append((("rate", "metric"), board.rate.metric, False))
     for location, name, ranked in measured:
-        if name not in study.metrics:
-            known = list(study.metrics)
-            yield location, f"study {board.study} declares no metric {name!r}.{did_you_mean(name, known)}"
-        elif ranked and study.metrics[name].better == "neither":
+        if name not in metrics:
+            yield location, f"study {board.study} declares no metric {name!r}.{did_you_mean(name, metrics)}"
+        elif ranked and metrics[name].better == "neither":
             yield location, f"{name!r} has no better direction, so nothing can be ranked by it; remove it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from functools import cached_property
@@ -135,6 +136,15 @@ class Workspace:
         """Every leaderboard by name; empty where there is no such file."""
         return self._entries(LEADERBOARDS_FILE, "leaderboards by name", Leaderboard)
 
+    def slugs_of(self, study: str) -> list[str]:
+        """Return the papers of a study; a paper that cannot be read is reported for its own file."""
+        found = []
+        for slug in self.slugs:
+            with contextlib.suppress(DeclarationError):
+                if self.paper(slug).study == study:
+                    found.append(slug)
+        return found
+
     def data_set(self, name: str) -> DataSet:
         """Return one data set.
 
@@ -255,7 +265,7 @@ class Workspace:
         return [
             Problem(document.path, document.line((name, *location)), dotted((name, *location)), words)
             for name, board in self.leaderboards.items()
-            for location, words in leaderboard_faults(board, data)
+            for location, words in leaderboard_faults(board, data, self.slugs_of(board.study))
         ]
 
     def _paper_document(self, slug: str) -> Document:

@@ -16,12 +16,12 @@ from typing import Any
 
 import polars as pl
 
+from components.metrics.tables import condition
 from flows.declarations.arithmetic import evaluate
-from flows.declarations.leaderboards import Leaderboard, Rate
+from flows.declarations.leaderboards import Leaderboard, Rate, study_of
 from flows.declarations.metric import Metric
 from flows.declarations.paper import Paper
 from flows.declarations.resolve import resolve
-from flows.declarations.study import load_study
 from flows.declarations.workspace import Workspace
 from flows.ledger import item_groups
 from flows.ledger.comparison import Comparison, has_interval, ranks, recorded
@@ -87,12 +87,14 @@ class Panel:
         metric: Name.
         fact: Its declaration.
         budget: Values of the parameters that make the budget.
+        at: What else its entries have in common: the part of their condition that the rate does not follow.
         rankings: By rate or condition.
     """
 
     metric: str
     fact: Metric
     budget: tuple[tuple[str, Any], ...]
+    at: str
     rankings: tuple[Ranking, ...]
 
     @property
@@ -120,6 +122,11 @@ class Board:
     missing: tuple[tuple[str, str], ...]
 
 
+_Budget = tuple[tuple[str, Any], ...]
+_Found = dict[tuple[str, _Budget, str], list[Entry]]
+"""Entries by metric, budget, and the part of the condition that the rate does not follow."""
+
+
 def leaderboards(workspace: Workspace, records: Mapping[str, Sequence[Record]]) -> list[Board]:
     """Collect and rank every leaderboard of a workspace.
 
@@ -134,7 +141,7 @@ def leaderboards(workspace: Workspace, records: Mapping[str, Sequence[Record]]) 
 
 
 def _board(workspace: Workspace, name: str, declared: Leaderboard, records: Mapping[str, Sequence[Record]]) -> Board:
-    found: dict[tuple[str, tuple[tuple[str, Any], ...]], list[Entry]] = {}
+    found: _Found = {}
     missing: dict[str, str] = {}
     for slug, judged in records.items():
         paper = workspace.paper(slug)
@@ -146,20 +153,15 @@ def _board(workspace: Workspace, name: str, declared: Leaderboard, records: Mapp
             reason = _collect(workspace, paper, record, declared, found)
             if reason:
                 missing[slug] = reason
-    facts = load_study(declared.study).metrics
+    facts, _ = study_of(declared, [slug for slug in records if workspace.paper(slug).study == declared.study])
     panels = [
-        Panel(metric, facts[metric], budget, _rankings(found[metric, budget], facts[metric], declared.rate))
+        Panel(metric, facts[metric], budget, at, _rankings(found[metric, budget, at], facts[metric], declared.rate))
         for metric in declared.metrics
-        for _, budget in sorted(key for key in found if key[0] == metric)
+        for _, budget, at in sorted((key for key in found if key[0] == metric), key=repr)
     ]
     papers = dict.fromkeys(entry.slug for panel in panels for entry in panel.entries)
-    return Board(
-        name,
-        declared,
-        tuple(panels),
-        tuple(papers),
-        tuple((slug, reason) for slug, reason in missing.items() if slug not in papers),
-    )
+    absent = tuple((slug, reason) for slug, reason in missing.items() if slug not in papers)
+    return Board(name, declared, tuple(panels), tuple(papers), absent)
 
 
 def _data_of(paper: Paper, record: Record) -> tuple[str, ...]:
@@ -172,7 +174,7 @@ def _collect(
     paper: Paper,
     record: Record,
     declared: Leaderboard,
-    found: dict[tuple[str, tuple[tuple[str, Any], ...]], list[Entry]],
+    found: _Found,
 ) -> str:
     """Add the entries of one judged variant; return why there are none."""
     path = record.directory / "metrics.parquet"
@@ -199,12 +201,14 @@ def _collect(
                 continue
             if declared.at is not None and parse_condition(at) != {k: str(v) for k, v in declared.at.items()}:
                 continue
-            rate = None
+            rate, rest = None, ""
             if declared.rate is not None:
                 rate, fault = _rate(declared.rate, parameters, at, arm, summaries)
                 if fault:
                     reason = fault
                     continue
+                followed = declared.rate.names
+                rest = condition({key: value for key, value in parse_condition(at).items() if key not in followed})
             source = f"{paper.slug}/{record.profile}/{record.variant}"
             quantity = recorded(rows, arm, metric, at, constant=arm in constants, test_set=source)
             if (arm, metric, at) in groups:
@@ -213,7 +217,7 @@ def _collect(
             entry = Entry(
                 paper.slug, record.variant, arm, record.profile, at, rate, summaries[arm, metric, at], quantity
             )
-            found.setdefault((metric, budget), []).append(entry)
+            found.setdefault((metric, budget, rest), []).append(entry)
             reason = ""
     return reason
 
@@ -229,13 +233,13 @@ def _rate(
     if rate.metric is not None:
         summary = summaries.get((arm, rate.metric, at)) or summaries.get((arm, rate.metric, ""))
         return (summary.mean, "") if summary else (math.nan, f"{rate.metric} was not measured")
-    condition = {key: number for key, value in parse_condition(at).items() if (number := _number(value)) is not None}
+    keys = {key: number for key, value in parse_condition(at).items() if (number := _number(value)) is not None}
     values = {name: float(value) for name, value in parameters.items() if _number(value) is not None}
     for key, name in rate.unless.items():
-        if key not in condition and name in values:
+        if key not in keys and name in values:
             values[key] = values[name]
     try:
-        return evaluate(rate.formula or "", values | condition), ""
+        return evaluate(rate.formula or "", values | keys), ""
     except ValueError as error:
         return math.nan, f"its rate is not known: {error}"
 

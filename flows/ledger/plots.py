@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.ledger.leaderboards import Entry, Panel
-from flows.ledger.scales import Scale, fit
+from flows.ledger.scales import LOG_FROM, Scale, fit, tick_words
 from flows.ledger.verdicts import number, spell_interval
 
 COLOURS = 8
@@ -63,9 +63,8 @@ def rate_plot(panel: Panel, series: Mapping[tuple[str, str, str], Series], rate_
         An `<svg>` element with a text alternative.
     """
     entries = panel.entries
-    known = [value for entry in entries for value in _extent(entry)]
     x = fit((entry.rate or 0.0 for entry in entries), _LEFT, _WIDTH - _RIGHT, margin=0.05)
-    y = fit(known, _HEIGHT - _BOTTOM, _TOP)
+    y = _quality_scale(entries)
     unit = f" ({panel_unit})" if (panel_unit := entries[0].summary.unit) else ""
     parts = _frame(x, y, f"{panel.metric}{unit}", f"{rate_words} ({rate_unit})" if rate_unit else rate_words)
     parts.append(_front(entries, x, y))
@@ -86,6 +85,15 @@ def rate_plot(panel: Panel, series: Mapping[tuple[str, str, str], Series], rate_
     )
 
 
+def _quality_scale(entries: Sequence[Entry]) -> Scale:
+    """Scale of the means, intervals and seeds; logarithmic where the means span a factor of 20."""
+    means = [entry.summary.mean for entry in entries]
+    known = [value for entry in entries for value in _extent(entry)]
+    log = min(means) > 0 and max(means) / min(means) > LOG_FROM
+    # An interval may reach below zero, where a logarithmic axis does not; it is cut at a tenth of the smallest mean.
+    return fit([max(value, min(means) / 10) for value in known] if log else known, _HEIGHT - _BOTTOM, _TOP, log=log)
+
+
 def _extent(entry: Entry) -> list[float]:
     ends = [end for end in (entry.summary.low, entry.summary.high) if math.isfinite(end)]
     return [entry.summary.mean, *ends, *entry.quantity.values.tolist()]
@@ -96,10 +104,10 @@ def _frame(x: Scale, y: Scale, up: str, across: str) -> list[str]:
     parts = []
     for tick in y.ticks(6):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+        parts.append(f'<text x="{_LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_words(tick)}</text>')
     for tick in x.ticks(6):
         parts.append(f'<line class="axis" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{number(tick)}</text>')
+        parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{tick_words(tick)}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
     middle = (_TOP + bottom) / 2
     scale = ", logarithmic" if x.log else ""

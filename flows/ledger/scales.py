@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_LOG_FROM = 20.0  # a positive quantity that spans more than this factor is read better on a logarithmic axis
+from flows.ledger.verdicts import number
+
+LOG_FROM = 20.0
+"""A positive quantity that spans more than this factor is read better on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def fit(values: Iterable[float], start: float, end: float, *, margin: float = 0.
     known = [value for value in values if math.isfinite(value)]
     low, high = min(known), max(known)
     if log is None:
-        log = low > 0 and high / low > _LOG_FROM
+        log = low > 0 and high / low > LOG_FROM
     if log:
         room = (high / low) ** margin if high > low else 1.5
         return Scale(low / room, high * room, start, end, log=True)
@@ -80,6 +83,15 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
             return found or [low * math.sqrt(high / low)]
     every = math.ceil(len(found) / most)
     return found[::every]
+
+
+def tick_words(value: float) -> str:
+    """Spell a tick in few characters: `0.05`, `2,000`, `1.6M`."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            factor = {"k": 1e3}.get(suffix, size)
+            return f"{value / factor:g}{suffix}".replace("-", "−")
+    return f"{value:,.0f}".replace("-", "−") if abs(value) >= 1000 else number(value)
 
 
 def text_width(words: str, size: float) -> float:
