@@ -98,6 +98,24 @@ def sample_text(chain: Chain, length: int, generator: np.random.Generator) -> np
     return np.concatenate([head.astype(np.uint8), text.ravel()[:rest]])
 
 
+def text_log_probability(chain: Chain, codes: np.ndarray) -> float:
+    """Return ln P(a long text begins with these characters), (N,) with N >= k: the loss of the source itself.
+
+    As `chain.log_probability` of one string, without a step for every character.
+
+    Raises:
+        ChainError: The text is shorter than a state.
+    """
+    if len(codes) < chain.order:
+        raise ChainError(f"A text of {len(codes)} characters holds no state of an order-{chain.order} chain.")
+    size, count = len(chain.alphabet), len(codes) - chain.order
+    state = np.zeros(count + 1, np.int64)
+    for offset in range(chain.order):
+        state = state * size + codes[offset : count + 1 + offset]
+    steps = np.log(chain.transitions)[state[:-1], codes[chain.order :]]
+    return float(np.log(chain.stationary[state[0]]) + steps.sum())
+
+
 def character_entropy(chain: Chain) -> float:
     """Return the entropy of one character, H(pi), in nats: the loss of the best unigram model of characters."""
     return _entropy(chain.character_frequencies)

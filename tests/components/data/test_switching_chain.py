@@ -11,6 +11,7 @@ from components.data.switching_chain import (
     dirichlet_chain,
     sample_text,
     switching_chain,
+    text_log_probability,
 )
 
 SOURCES = [
@@ -87,6 +88,18 @@ def test_equal_generators_give_equal_texts_of_any_length():
         one, two = (sample_text(chain, length, np.random.default_rng(5)) for _ in range(2))
         assert len(one) == length
         assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("chain", SOURCES)
+def test_the_probability_of_a_text_is_that_of_its_string_and_loses_the_entropy_rate(chain):
+    codes = sample_text(chain, 100_000, np.random.default_rng(2))
+    for length in (chain.order, 7, 300):
+        expected = chain.log_probability(codes[None, :length])[0]
+        assert text_log_probability(chain, codes[:length]) == pytest.approx(expected)
+    oracle = -text_log_probability(chain, codes) / len(codes)
+    assert oracle == pytest.approx(chain.entropy_rate(), abs=3 * 0.6 / math.sqrt(len(codes)))
+    with pytest.raises(ChainError, match="no state"):
+        text_log_probability(chain, codes[: chain.order - 1])
 
 
 def test_a_floor_keeps_every_probability_above_it():
