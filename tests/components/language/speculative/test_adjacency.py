@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.language.causal_lm import CausalLM, CausalLMConfig
@@ -27,6 +27,7 @@ def test_32000_tokens_of_8_candidates_take_1_024_000_bytes():
     assert not matrix.table.any()
 
 
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(st.integers(1, 20), st.integers(0, 2**31 - 1))
 def test_after_an_update_a_row_is_the_top_k_of_the_last_node_with_that_token_and_no_other_row_changed(nodes, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.language.speculative.tree import DraftTree, TreeError, chain, recycling_tree
@@ -21,6 +21,7 @@ def test_the_recycling_tree_has_80_drafts_in_levels_of_8_21_25_15_8_and_3():
     assert int(tree.candidates.max()) == 7
 
 
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(paths)
 def test_parents_masks_and_leaves_are_those_of_the_paths(found):
     tree = DraftTree(found)
@@ -36,6 +37,7 @@ def test_parents_masks_and_leaves_are_those_of_the_paths(found):
         assert (padded in tree.leaves.tolist()) == leaf
 
 
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(paths, st.integers(0, 5))
 def test_filling_level_by_level_is_looking_each_node_up_in_its_parents_row(found, root):
     tree = DraftTree(found)
