@@ -14,14 +14,34 @@ import yaml
 from components.metrics.tables import CurveTable, MetricTable
 from flows.declarations.workspace import Workspace
 from flows.ledger.hashes import directory_md5
-from flows.ledger.history import append
 from flows.ledger.judge import judge
 from flows.ledger.page import build
+from flows.ledger.recording import record
+from flows.ledger.verified import Verification
+from flows.ledger.verified import write as write_verification
 from flows.studies.context import JudgeContext
 
 ROOT = Path(__file__).parents[2]
 KEPT = (1, 2, 4, 8, 16, 32)
 COMMIT = "3f2c9a1b7d5e4f60718293a4b5c6d7e8f9012345"
+CODE = "c0de" * 8
+
+LEADERBOARDS = """
+scenes:
+  title: Tokenizers on generated scenes
+  says: The same images for every paper.
+  study: image-tokenizer
+  data: shapes
+  where: {image_side: 32}
+  same: [steps]
+  rate: {says: code length over pixels, unit: bits/pixel, formula: k * log2(codebook_size) / image_side ** 2}
+  metrics: [psnr]
+nobody:
+  title: What nobody ran
+  study: image-tokenizer
+  data: cifar10
+  metrics: [ssim]
+"""
 
 PREFIX_IMAGES = """
 slug: prefix-images
@@ -35,7 +55,7 @@ story: >-
   larger than the paper's, because our decoder is small and sees each length only a fraction of the time.
 seeds: [0, 1, 2]
 variants:
-  shapes: {canonical: true, says: "Generated 32-pixel scenes, 2,000 held out."}
+  shapes: {canonical: true, data: [shapes], says: "Generated 32-pixel scenes, 2,000 held out."}
   photos: {demo: true, seeds: [0], arms: [tail_drop, no_drop]}
 arms:
   tail_drop: {says: "the method: a random tail is removed from every batch"}
@@ -101,6 +121,23 @@ history:
   - {date: 2026-11-20, what: "The gate rose from 17.0 to 17.6 dB", why: "The mean of each patch alone reaches 17.6."}
 """
 
+RIVAL_IMAGES = """
+slug: rival-images
+title: Another Tokenizer on the Same Images
+family: image
+study: image-tokenizer
+story: The same images, the same budget, one decibel more.
+seeds: [0, 1, 2]
+variants: {scenes: {canonical: true, data: [shapes]}}
+arms:
+  rival: {says: the rival}
+  twin: {says: as good as the first}
+profiles: {smoke: {}, small: {minutes: 5}, full: {needs: a cluster}}
+claims:
+  - {id: better, says: It is better than its twin, cites: Table 1, scope: small, tests: [
+      {metric: psnr, arm: rival, minus: twin, at: {k: 8}, above: 5}]}
+"""
+
 CHAIN_BIAS = """
 slug: chain-bias
 title: "Bias of Tokenized Prompts on a Markov Chain"
@@ -159,6 +196,16 @@ def fill_images(table: MetricTable, arm: str, seed: int) -> None:
         table.add_items("photo_ms_ssim", 0.8 + 0.02 * own, unit="", at={"bytes": payload})
 
 
+def fill_rival(table: MetricTable, arm: str, seed: int) -> None:
+    """A decibel more on the very images of the other paper, or nothing more."""
+    rng = np.random.default_rng([seed, len(arm), 7])
+    images = np.random.default_rng(1).standard_normal(60)
+    gain = 1.0 if arm == "rival" else 0.0
+    for k in KEPT:
+        values = 13.5 + np.log2(k) + gain + images + 0.02 * rng.standard_normal() + 0.1 * rng.standard_normal(60)
+        table.add_items("psnr", values, unit="dB", at={"k": k})
+
+
 def fill_chain(table: MetricTable, arm: str, seed: int) -> None:
     """Errors of the estimated transition probabilities."""
     rng = np.random.default_rng([seed, len(arm)])
@@ -191,7 +238,13 @@ def add_results(root: Path, slug: str, variant: str, fill, *, figures: bool = Fa
                 log = run.parent / "log"
                 log.mkdir()
                 machine = {"processor": "AMD EPYC 7B13", "cores": 2, "memory_gib": 8.0, "class": "avx2"}
-                environment = {"wall_seconds": 9.0 if kind == "evaluate" else 174.0, "machine": machine}
+                environment = {
+                    "wall_seconds": 9.0 if kind == "evaluate" else 174.0,
+                    "cpu_seconds": 8.0,
+                    "peak_memory_bytes": 3 << 29,
+                    "ended": "2026-11-24T10:00:00+00:00",
+                    "machine": machine,
+                }
                 (log / "environment.json").write_text(json.dumps(environment))
     output = root / "results" / slug / variant
     output.mkdir(parents=True)
@@ -200,8 +253,7 @@ def add_results(root: Path, slug: str, variant: str, fill, *, figures: bool = Fa
         {"git_commit": COMMIT, "machine": {}},
         draw if figures else None,
     )
-    record = json.loads((output / "verdicts.json").read_text())
-    append(root / "results" / slug, record, "2026-11-24")
+    record(Workspace.load(root), paper, output, "2026-11-24")
     lock(root, slug, variant, [*trainings.values(), *evaluations.values()])
 
 
@@ -231,7 +283,7 @@ def lock(root: Path, slug: str, variant: str, runs: list[Path]) -> None:
     for run in runs:
         kind, arm, seed = run.parts[-4:-1]
         unit = f"{variant}-{kind}-{arm}"
-        digests[unit] = {"code": f"{len(unit):064x}", "params": {"steps": 5000, "learning_rate": 1.5e-3}}
+        digests[unit] = {"code": CODE, "params": {"steps": 5000, "learning_rate": 1.5e-3}}
         stages[f"{unit}-{seed}"] = {
             "cmd": f"python -m flows.stage {kind} {slug} {variant} {arm} {seed[1:]}",
             "params": {
@@ -241,17 +293,23 @@ def lock(root: Path, slug: str, variant: str, runs: list[Path]) -> None:
         }
     folder = root / "params" / slug
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
-    (folder / "digests.json").write_text(yaml.safe_dump(digests))
+    (folder / "digests.json").write_text(json.dumps(digests))
 
 
 def make_workspace(root: Path, catalogue: dict | None = None) -> Path:
     """Write declarations and results of three papers below `root`."""
-    for text in (PREFIX_IMAGES, CHAIN_BIAS, WAITING):
+    for text in (PREFIX_IMAGES, RIVAL_IMAGES, CHAIN_BIAS, WAITING):
         slug = yaml.safe_load(text)["slug"]
         folder = root / "params" / slug
         folder.mkdir(parents=True)
         (folder / "paper.yaml").write_text(textwrap.dedent(text))
     (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "params" / "leaderboards.yaml").write_text(LEADERBOARDS)
+    source = "components/quantizers/vq.py"
+    (root / source).parent.mkdir(parents=True)
+    (root / source).write_bytes((ROOT / source).read_bytes())
+    lines = [f"digest {CODE} 0a 0b", "module 0a components.quantizers.vq f=1", "module 0b components.gone g=2"]
+    (root / "params" / "code.lock").write_text("\n".join(lines))
     (root / "params" / "schema").mkdir()
     for schema in (ROOT / "params" / "schema").glob("*.schema.json"):
         (root / "params" / "schema" / schema.name).write_bytes(schema.read_bytes())
@@ -277,7 +335,12 @@ def make_workspace(root: Path, catalogue: dict | None = None) -> Path:
     entries = {**(catalogue or unbuilt), **built}
     (root / "params" / "catalogue.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
     add_results(root, "prefix-images", "shapes", fill_images, figures=True)
+    add_results(root, "rival-images", "scenes", fill_rival)
     add_results(root, "chain-bias", "chain", fill_chain)
+    verification = Verification(
+        "2026-11-26", "confirmed", "bit-exact", COMMIT, COMMIT, "every value is equal", metrics=300
+    )
+    write_verification(root, "prefix-images", "shapes", verification)
     return root
 
 
