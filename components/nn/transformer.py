@@ -94,21 +94,27 @@ class KeyValueCache:
             store[:, :, self.length : end] = new
         return tuple(store[:, :, :end] for store in self._tokens[layer])
 
-    def keep(self, places: Tensor) -> None:
-        """Keep only the tokens at some places, in that order: what stays of a draft when a part of it is refused.
+    def keep(self, places: Tensor, after: int = 0) -> None:
+        """Keep the first `after` tokens where they are, and of the others only some, in the order given.
+
+        What stays of a draft when a part of it is refused; only the kept draft is moved.
 
         Args:
             places: Places among the `length` tokens, (T,) int64 on the cache's device.
+            after: Tokens at the front that stay.
 
         Raises:
-            TransformerError: A place lies outside the cached tokens. Checked on the CPU only: elsewhere it would make
-                the caller wait for the device.
+            TransformerError: A place lies outside the cached tokens behind the first `after`. Checked on the CPU only:
+                elsewhere it would make the caller wait for the device.
         """
-        if places.device.type == "cpu" and bool(((places < 0) | (places >= self.length)).any()):
-            raise TransformerError(f"The cache holds {self.length} tokens; {places.tolist()} are not all among them.")
+        if places.device.type == "cpu" and bool(((places < after) | (places >= self.length)).any()):
+            raise TransformerError(
+                f"The cache holds {self.length} tokens; {places.tolist()} are not all among those from {after} on."
+            )
+        end = after + len(places)
         for store in (each for pair in self._tokens.values() for each in pair):
-            store[:, :, : len(places)] = store[:, :, places]
-        self.length = len(places)
+            store[:, :, after:end] = store[:, :, places]
+        self.length = end
 
     def truncate(self, length: int) -> None:
         """Forget all tokens but the first `length`.

@@ -112,5 +112,4 @@ def keep_path(cache: KeyValueCache, past: int, nodes: list[int], device: torch.d
     if nodes == list(range(len(nodes))):  # they already lie where they belong
         cache.truncate(past + len(nodes))
     else:
-        places = torch.tensor(nodes, device=device) + past
-        cache.keep(torch.cat([torch.arange(past, device=device), places]))
+        cache.keep(torch.tensor(nodes, device=device) + past, after=past)

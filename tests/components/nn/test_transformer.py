@@ -78,11 +78,14 @@ def test_a_cache_keeps_some_tokens_or_a_beginning_and_refuses_others():
     model(tokens[:, :2], cache=plain)
     kept.keep(torch.tensor([0, 1, 4]))
     assert kept.length == 3
+    kept.keep(torch.tensor([2]), after=2)  # stays where it is
     kept.truncate(2)
     following = torch.randn(2, 1, 32)
     assert torch.equal(model(following, cache=kept), model(following, cache=plain))
-    with pytest.raises(TransformerError, match="not all among them"):
+    with pytest.raises(TransformerError, match="not all among those from 0"):
         kept.keep(torch.tensor([0, 3]))
+    with pytest.raises(TransformerError, match="from 2 on"):
+        kept.keep(torch.tensor([1]), after=2)
     with pytest.raises(TransformerError, match="cannot be cut to 4"):
         kept.truncate(4)
 
