@@ -1,4 +1,4 @@
-"""Measure the dictionaries of an arm on held-out text: how short they make it, and how well a unigram predicts it."""
+"""Measure an arm: dictionaries of a real text, unigram losses on Markov sources, or a trained transformer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ import numpy as np
 from components.language.unigram_lm import UnigramModel
 from components.metrics.tables import MetricTable
 from flows.studies.context import StageContext
+from flows.studies.text_tokenizer import markov_losses
 from flows.studies.text_tokenizer.params import EvaluateParams
 from flows.studies.text_tokenizer.sources import split_text, text_directory, tokenizer_file, tokenizer_module
+from flows.studies.text_tokenizer.transformer import measure_transformer
 
 
 def evaluate(stage: StageContext) -> None:
     """Write the metrics of one arm."""
     table = MetricTable()
-    text_metrics(stage, table)
+    measure = {
+        "text": text_metrics,
+        "unigram": markov_losses.measure,
+        "oracle": markov_losses.measure_oracle,
+        "transformer": measure_transformer,
+    }
+    measure[stage.params.experiment](stage, table)
     table.write(stage.output)
 
 

@@ -14,8 +14,9 @@ from components.metrics.tables import MetricTable
 from flows.declarations.resolve import resolve
 from flows.studies.context import JudgeContext
 from flows.studies.text_tokenizer.judge import TextFigures
-from flows.studies.text_tokenizer.tokenization_theory.chains import chain_of
-from flows.studies.text_tokenizer.tokenization_theory.evaluate import HALF, QUARTER, Looks
+from flows.studies.text_tokenizer.looks import Looks
+from flows.studies.text_tokenizer.markov_sources import chain_of
+from flows.studies.text_tokenizer.transformer import HALF, QUARTER
 
 _TWINS = {"char_k1": "bpe_k1", "char_k2": "bpe_k2", "char_k4": "bpe_k4"}
 _KINDS = {

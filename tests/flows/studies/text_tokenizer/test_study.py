@@ -12,19 +12,19 @@ from components.data.switching_chain import character_entropy
 from components.metrics.tables import condition
 from components.training.determinism import reset
 from flows.declarations.resolve import resolve
-from flows.declarations.study import load_study
 from flows.declarations.workspace import Workspace
 from flows.studies.context import JudgeContext, StageContext
 from flows.studies.text_tokenizer import standin
+from flows.studies.text_tokenizer.evaluate import evaluate
+from flows.studies.text_tokenizer.looks import Looks
+from flows.studies.text_tokenizer.markov_sources import chain_of
+from flows.studies.text_tokenizer.params import METRICS, TrainParams, components
 from flows.studies.text_tokenizer.tokenization_theory import judge
-from flows.studies.text_tokenizer.tokenization_theory.chains import chain_of
-from flows.studies.text_tokenizer.tokenization_theory.evaluate import Looks, evaluate
-from flows.studies.text_tokenizer.tokenization_theory.params import TrainParams, components
-from flows.studies.text_tokenizer.tokenization_theory.train import build, train
+from flows.studies.text_tokenizer.train import train
+from flows.studies.text_tokenizer.transformer import build
 
 ROOT = Path(__file__).parents[4]
 PAPER = Workspace.load(ROOT).paper("tokenization-theory")
-METRICS = load_study("text-tokenizer", "tokenization-theory").metrics
 SEED = 0
 
 
@@ -224,4 +224,5 @@ def test_arms_choose_only_the_components_they_use():
     assert components(TrainParams(experiment="text", tokenizer="unigram"), "train") == (
         "components.tokenizers.text.unigram",
     )
-    assert components(TrainParams(experiment="transformer"), "train") == ()
+    assert components(TrainParams(experiment="transformer", tokenizer="characters"), "train") == ()
+    assert components(TrainParams(experiment="oracle"), "evaluate") == ()

@@ -1,36 +1,31 @@
-"""Train a transformer on the tokens of a Markov source, watched all along; or the dictionaries of a real text."""
+"""A transformer over the tokens of a Markov source: trained and watched all along, then measured on new text."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 
 import numpy as np
+import polars as pl
 import torch
 
+from components.analysis.token_behaviour import SERIES, Probe, WatchedModel, Windows, schedule
 from components.data.markov import Chain
+from components.data.switching_chain import character_entropy
 from components.language.causal_lm import CausalLM, CausalLMConfig
+from components.metrics.tables import MetricTable
 from components.training.determinism import derive_seed
 from components.training.loop import Optimisation, fit
-from components.training.weights import save_weights
+from components.training.weights import load_weights, save_weights
 from flows.studies.context import StageContext
-from flows.studies.text_tokenizer.tokenization_theory.chains import chain_of, draw_text, encode, tokenizer_of
-from flows.studies.text_tokenizer.tokenization_theory.params import TrainParams
-from flows.studies.text_tokenizer.tokenization_theory.probe import SERIES, Probe, WatchedModel, Windows, schedule
-from flows.studies.text_tokenizer.train import train as learn_dictionaries
+from flows.studies.text_tokenizer.looks import Looks
+from flows.studies.text_tokenizer.markov_sources import chain_of, draw_text, encode, tokenizer_of
+from flows.studies.text_tokenizer.params import EvaluateParams, TrainParams
 
 TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE = "tokenizer.json", "config.json", "model.safetensors"
-
-
-def train(stage: StageContext) -> None:
-    """Write the tokenizer, the model, its curves and what was seen of it; or the dictionaries of a real text.
-
-    The seed decides the texts, the initial weights and thereby everything: seeds are independent replicates.
-    """
-    if stage.params.experiment == "text":
-        learn_dictionaries(stage)
-    else:
-        train_transformer(stage)
+HALF, QUARTER = 0.5, 0.25
+_MODULES = {"characters": "max_prefix", "lzw": "lzw", "bpe": "bpe"}
 
 
 def build(params: TrainParams, vocabulary_size: int, context: int) -> CausalLM:
@@ -39,7 +34,10 @@ def build(params: TrainParams, vocabulary_size: int, context: int) -> CausalLM:
 
 
 def train_transformer(stage: StageContext) -> None:
-    """Train on text that is never repeated; the windows of all arms cover equally many characters on average."""
+    """Train on text that is never repeated; the windows of all arms cover equally many characters on average.
+
+    The seed decides the texts, the initial weights and thereby everything: seeds are independent replicates.
+    """
     params: TrainParams = stage.params
     chain = chain_of(params.source, stage.seed)
     tokenizer = tokenizer_of(params, chain, stage.seed)
@@ -96,3 +94,44 @@ def training_windows(params: TrainParams, chain: Chain, tokenizer, context: int,
         tokens = encode(tokenizer, chain, codes)
         if len(tokens) >= wanted:
             return Windows.of(chain, codes, tokens[:wanted], lengths, context)
+
+
+def measure_transformer(stage: StageContext, table: MetricTable) -> None:
+    """Measure a trained transformer on new text, and read off its curves when it got how far."""
+    params: EvaluateParams = stage.params
+    chain, directory = chain_of(params.source, stage.seed), stage.inputs["train"]
+    module = importlib.import_module(f"components.tokenizers.text.{_MODULES[params.tokenizer]}")
+    tokenizer = module.load(directory / TOKENIZER_FILE)
+    model = CausalLM(CausalLMConfig(**json.loads((directory / CONFIG_FILE).read_text())["model"]))
+    load_weights(model, directory / WEIGHTS_FILE)
+    model.eval().to(stage.device)
+
+    lengths = np.array([len(token) for token in tokenizer.vocabulary])
+    context = model.config.context
+    windows = training_windows(params, chain, tokenizer, context, stage.seed)
+    codes = draw_text(chain, params.final_characters, stage.seed, "final")
+    held_out = Windows.of(chain, codes, encode(tokenizer, chain, codes), lengths, context)
+    probe = Probe(held_out, windows, len(lengths), params.startup_characters, stage.device)
+    measured = dict(zip(SERIES, probe.measure(model).tolist(), strict=True))
+    rate, unigram = chain.entropy_rate(), character_entropy(chain)
+
+    def add(metric: str, value: float, unit: str, normaliser: str = "", samples: int = probe.characters) -> None:
+        table.add(metric, value, unit=unit, samples=samples, normaliser=normaliser)
+
+    for name, unit in SERIES.items():
+        add(name, measured[name], unit, "characters" if name == "nats_per_character" else "")
+    loss = measured["nats_per_character"]
+    add("gap", (loss - rate) / (unigram - rate), "")
+    add("relative_excess", loss / rate - 1, "")
+    add("tokens_per_character", held_out.tokens.size / held_out.lengths.sum(), "tokens/character", "characters")
+
+    curves = pl.read_parquet(directory / "curves.parquet")
+    looks = Looks.of(curves, rate, unigram)
+    covered = int(windows.lengths.sum())
+    watched = params.held_out_characters
+    add("characters_to_half_gap", looks.characters_until(HALF, covered), "characters", samples=watched)
+    add("characters_to_quarter_gap", looks.characters_until(QUARTER, covered), "characters", samples=watched)
+    add("training_characters", covered, "characters", samples=windows.tokens.size)
+    least = int(looks.kl_unigram.argmin())
+    add("early_kl_unigram", looks.kl_unigram[least], "nats/token", samples=watched)
+    add("early_kl_unigram_step", looks.steps[least], "steps", samples=watched)

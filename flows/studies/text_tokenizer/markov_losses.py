@@ -14,8 +14,8 @@ from components.data.switching_chain import block_entropy, character_entropy, te
 from components.language.unigram_lm import UnigramModel, renewal_loss
 from components.metrics.tables import MetricTable
 from flows.studies.context import StageContext
-from flows.studies.text_tokenizer.tokenization_theory.chains import Tokenised, chain_of, draw_text, tokenised
-from flows.studies.text_tokenizer.tokenization_theory.params import EvaluateParams
+from flows.studies.text_tokenizer.markov_sources import Tokenised, chain_of, draw_text, tokenised
+from flows.studies.text_tokenizer.params import EvaluateParams
 
 _BATCHES = 100
 _LEAST_FITTED = 32

@@ -1,4 +1,4 @@
-"""Markov sources of the paper's arms, and their dictionaries.
+"""Markov sources, whose entropies are known, and their dictionaries.
 
 Letters: N characters, T tokens, V tokens of a dictionary.
 """
@@ -18,7 +18,7 @@ from components.errors import TesseraError
 from components.tokenizers.text import encoders
 from components.tokenizers.text.max_prefix import MaxPrefixTokenizer
 from components.tokenizers.text.trie import VocabularyTrie
-from flows.studies.text_tokenizer.tokenization_theory.params import EvaluateParams, TrainParams
+from flows.studies.text_tokenizer.params import EvaluateParams, TrainParams
 
 _SWITCHING = {"k1": (1, 0.8), "k2": (2, 0.8), "k4": (4, 0.8), "skewed": (1, 0.99)}
 _GENERAL_ORDER, _FLOOR = 2, 0.05
