@@ -13,38 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.errors import TesseraError
-from components.quantizers.quantized import Quantized
-
-# Scores of one chunk stay in a core's cache: 2**18 floats are 1 MiB.
-_SCORES_PER_CHUNK = 1 << 18
+from components.quantizers.nearest import nearest_codes
+from components.quantizers.quantized import Quantized, QuantizerError, QuantizerModule
 
 
-class CodebookError(TesseraError):
+class CodebookError(QuantizerError):
     """A codebook was given a shape or value it cannot work with."""
-
-
-def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
-    """Return the index of the nearest code of every vector, in squared distance.
-
-    `argmin_k ||v - e_k||^2 = argmax_k (v . e_k - ||e_k||^2 / 2)`: one matrix product per chunk of vectors. No tensor of
-    shape (M, K, D) is ever formed, and the scores of one chunk fit the cache. Of equally near codes the first wins.
-
-    Args:
-        vectors: (..., D).
-        codes: (K, D).
-
-    Returns:
-        int64 (...).
-    """
-    flat = vectors.reshape(-1, vectors.shape[-1])
-    offset = codes.square().sum(1).mul(-0.5)
-    transposed = codes.t()
-    rows = max(1, _SCORES_PER_CHUNK // codes.shape[0])
-    if flat.shape[0] <= rows:
-        return torch.addmm(offset, flat, transposed).argmax(1).view(vectors.shape[:-1])
-    parts = [torch.addmm(offset, chunk, transposed).argmax(1) for chunk in flat.split(rows)]
-    return torch.cat(parts).view(vectors.shape[:-1])
 
 
 def directional_kmeans(vectors: Tensor, count: int, generator: torch.Generator, iterations: int = 10) -> Tensor:
@@ -75,7 +49,7 @@ def directional_kmeans(vectors: Tensor, count: int, generator: torch.Generator, 
     return centres
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(QuantizerModule):
     """Nearest of K unit-norm codes, with straight-through gradient.
 
     With v the l2-normalised input and q the nearest code (also of norm one):
@@ -109,14 +83,12 @@ class VectorQuantizer(nn.Module):
         code_ema_decay: float | None = None,
         restart_every: int = 0,
     ) -> None:
-        super().__init__()
         if codebook_size < 2 or code_dim < 2:
             raise CodebookError(
                 f"VectorQuantizer(codebook_size={codebook_size}, code_dim={code_dim}): both must be at least 2 "
                 "(a unit vector of width 1 is only a sign)."
             )
-        self.codebook_size = codebook_size
-        self.code_dim = code_dim
+        super().__init__(code_dim, (codebook_size,))
         self.commitment_weight = commitment_weight
         self.code_ema_decay = code_ema_decay
         self.restart_every = restart_every
@@ -137,6 +109,7 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, vectors: Tensor) -> Quantized:
         """Quantize `vectors` (..., D); they are l2-normalised first."""
+        self.check_vectors(vectors)
         unit = F.normalize(vectors, dim=-1)
         codes = self.codebook
         indices = nearest_codes(unit.detach(), codes.detach())
@@ -153,11 +126,13 @@ class VectorQuantizer(nn.Module):
 
     def decode(self, indices: Tensor) -> Tensor:
         """Return the codes (..., D) named by `indices` (...)."""
+        self.check_indices(indices)
         return F.embedding(indices, self.codebook)
 
     @torch.no_grad()
     def start_from(self, vectors: Tensor, generator: torch.Generator) -> None:
         """Put the codes onto the k-means centres of `vectors` (..., D), so that none starts far from the data."""
+        self.check_vectors(vectors)
         unit = F.normalize(vectors.detach().reshape(-1, self.code_dim), dim=-1)
         centres = directional_kmeans(unit, self.codebook_size, generator)
         self.weight.copy_(centres)

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from components.quantizers import vq
-from components.quantizers.vq import CodebookError, VectorQuantizer, directional_kmeans, nearest_codes
+from components.quantizers.vq import CodebookError, VectorQuantizer, directional_kmeans
 from components.training.loop import Optimisation, fit
 
 
@@ -20,24 +18,6 @@ def random_quantizer(size=16, dim=4, **options) -> VectorQuantizer:
 
 def generator(seed=0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@settings(deadline=None, derandomize=True, max_examples=25)
-@given(st.integers(1, 40), st.integers(2, 30), st.integers(1, 9), st.integers(0, 10**6))
-def test_nearest_code_is_the_nearest_by_brute_force(vectors, codes, dim, seed):
-    points = torch.randn(vectors, dim, generator=generator(seed))
-    book = torch.randn(codes, dim, generator=generator(seed + 1))
-    brute = (points[:, None] - book[None]).square().sum(-1)
-    found = brute.gather(1, nearest_codes(points, book)[:, None]).squeeze(1)
-    torch.testing.assert_close(found, brute.min(1).values)
-
-
-def test_chunks_change_no_index_and_keep_the_leading_axes(monkeypatch):
-    points, book = torch.randn(7, 11, 5, generator=generator()), torch.randn(13, 5, generator=generator(1))
-    whole = nearest_codes(points, book)
-    monkeypatch.setattr(vq, "_SCORES_PER_CHUNK", 40)
-    assert whole.shape == (7, 11)
-    assert torch.equal(nearest_codes(points, book), whole)
 
 
 def test_values_are_the_codes_bit_for_bit_in_training_and_evaluation():
