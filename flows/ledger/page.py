@@ -20,6 +20,7 @@ from typing import Any
 
 import jinja2
 
+from components.metrics.sanity import gates
 from flows.declarations.catalogue import CatalogueEntry
 from flows.declarations.files import write_if_changed
 from flows.declarations.metric import Metric
@@ -78,7 +79,7 @@ def build(root: Path, site: Path) -> Path:
         up="",
         here="reading",
         studies=_glossary(workspace, entries),
-        gates=[],
+        gates=gates(),
     )
     record = json.dumps(ledger_record(entries, views, boards), indent=1, ensure_ascii=False, allow_nan=False)
     write_if_changed(site / "ledger.json", record.encode() + b"\n")

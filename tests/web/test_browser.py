@@ -10,6 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from workspace import REPOSITORY
+
+from flows.ledger.page import build
 
 PAGES = (
     "index.html",
@@ -204,6 +207,27 @@ def test_nothing_sticks_out_at_any_width(visit, path, width):
         "parseFloat(getComputedStyle(e).fontSize) < 11).length"
     )
     assert small == 0
+
+
+def test_nothing_sticks_out_of_the_ledger_of_this_repository(chromium, tmp_path_factory):
+    site = tmp_path_factory.mktemp("repository")
+    build(REPOSITORY, site)
+    page = chromium.new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    for path in sorted(path for folder in (".", "papers", "leaderboards") for path in site.glob(f"{folder}/*.html")):
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        for width in (380, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path.name, width)
+        page.set_viewport_size({"width": 760, "height": 800})  # A4
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 760, (path.name, "print")
+        page.emulate_media(media="screen")
+    page.close()
+    assert complaints == []
 
 
 def test_text_in_drawings_is_text_and_stays_legible_on_a_phone(visit):

@@ -1,0 +1,265 @@
+"""Sanity gates: what each metric must score on inputs whose answer is known before anything is measured.
+
+A copy must be perfect, noise must look like noise, shuffled labels must tell nothing, a constant must be as good as
+knowing nothing. Tests run every gate; the ledger prints them beside the metrics, so that a reader knows which end of a
+scale is which. A new function of components.metrics joins by a gate here.
+
+Nothing is imported but the standard library until a gate is scored.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One input with a known score.
+
+    Attributes:
+        metric: Module below `components` and function, such as "metrics.image.psnr".
+        given: The input, in words.
+        must: What it must score, in words.
+        score: Computes the score.
+        low: Smallest score that passes.
+        high: Largest score that passes.
+    """
+
+    metric: str
+    given: str
+    must: str
+    score: Callable[[], float]
+    low: float
+    high: float
+
+    def holds(self) -> bool:
+        """Score the input and tell whether it passes."""
+        return self.low <= self.score() <= self.high
+
+
+def _exactly(metric: str, given: str, value: float, score: Callable[[], float], must: str = "") -> Gate:
+    margin = 1e-6 * max(1.0, abs(value))
+    return Gate(metric, given, must or f"{value:g}", score, value - margin, value + margin)
+
+
+def _about(metric: str, given: str, value: float, score: Callable[[], float], within: float) -> Gate:
+    return Gate(metric, given, f"{value:g} ± {within:g}", score, value - within, value + within)
+
+
+@functools.cache
+def _images(seed: int, side: int = 32) -> Tensor:
+    """Eight images of independent uniform pixels, (8, 3, side, side)."""
+    import torch
+
+    return torch.rand((8, 3, side, side), generator=torch.Generator().manual_seed(seed))
+
+
+def _image(name: str, one: int, other: int, side: int = 32) -> float:
+    from components.metrics import image
+
+    return float(getattr(image, name)(_images(one, side), _images(other, side)).mean())
+
+
+@functools.cache
+def _normal(seed: int, *shape: int) -> np.ndarray:
+    import numpy as np
+
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def _frechet(shift: float, seed: int = 0) -> float:
+    from components.metrics.frechet import frechet_distance
+
+    return frechet_distance(_normal(seed, 4000, 4) + shift, _normal(0, 4000, 4))
+
+
+def _codebook(name: str, codes: list[int], *sizes: object) -> float:
+    import torch
+
+    from components.metrics import codebook
+
+    return float(getattr(codebook, name)(torch.tensor(codes), *sizes))
+
+
+def _columns(name: str, codes: list[list[int]], *sizes: object) -> float:
+    import torch
+
+    from components.metrics import codebook
+
+    found = getattr(codebook, name)(torch.tensor(codes), *sizes)
+    return float(torch.as_tensor(found).double().mean())
+
+
+def _bits_per_byte(probability: float) -> float:
+    import numpy as np
+
+    from components.metrics.bits_per_byte import bits, bits_per_byte
+
+    lengths = np.array([3.0, 10.0, 250.0])
+    return bits_per_byte(np.asarray(bits(lengths * math.log(probability))), lengths)
+
+
+def _numeric(name: str, predicted: np.ndarray, *others: object) -> float:
+    import numpy as np
+
+    from components.metrics import numeric
+
+    return float(np.mean(getattr(numeric, name)(predicted, *others)))
+
+
+def _answers(shuffled: bool) -> float:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    answers = [str(digit) for digit in rng.integers(0, 10, 5000)]
+    texts = [answers[index] for index in rng.permutation(5000)] if shuffled else [f" {answer}\n" for answer in answers]
+    return _numeric("exact_match", texts, answers)
+
+
+def _distinct(tokens: list[int]) -> float:
+    import torch
+
+    from components.metrics.repetition import distinct_ngrams
+
+    return float(distinct_ngrams(torch.tensor([tokens])))
+
+
+def _spearman(kind: str) -> float:
+    from components.metrics.stats import spearman
+
+    first = _normal(0, 2000)
+    return float(spearman(first, {"itself": first, "reversed": -first, "shuffled": _normal(1, 2000)}[kind]))
+
+
+def _class_information(*, shuffled: bool) -> float:
+    import torch
+
+    from components.analysis.token_contribution import class_information
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4000) % 8
+    codes = labels[torch.randperm(4000, generator=generator)] if shuffled else labels
+    return float(class_information(codes[:, None], labels, shuffles=4, generator=generator))
+
+
+def gates() -> tuple[Gate, ...]:
+    """Return every gate, by metric."""
+    truth = lambda: _normal(2, 400)  # noqa: E731 - drawn when a gate is scored, not when gates are listed
+    return (
+        _exactly(
+            "metrics.image.psnr", "a copy", 120.0, lambda: _image("psnr", 0, 0), "120 dB, which stands for infinite"
+        ),
+        _about("metrics.image.psnr", "unrelated noise", 10 * math.log10(6), lambda: _image("psnr", 0, 1), 0.2),
+        _exactly("metrics.image.ssim", "a copy", 1.0, lambda: _image("ssim", 0, 0)),
+        _about("metrics.image.ssim", "unrelated noise", 0.0, lambda: _image("ssim", 0, 1), 0.03),
+        _exactly("metrics.image.ms_ssim", "a copy", 1.0, lambda: _image("ms_ssim", 0, 0, 192)),
+        Gate("metrics.image.ms_ssim", "unrelated noise", "< 0.3", lambda: _image("ms_ssim", 0, 1, 192), -1.0, 0.3),
+        _about("metrics.frechet.frechet_distance", "a set and itself", 0.0, lambda: _frechet(0.0), 1e-6),
+        _about(
+            "metrics.frechet.frechet_distance", "two draws of one distribution", 0.0, lambda: _frechet(0.0, 1), 0.02
+        ),
+        _about(
+            "metrics.frechet.frechet_distance", "a set shifted by 1 in 4 features", 4.0, lambda: _frechet(1.0), 1e-3
+        ),
+        _exactly("metrics.codebook.usage", "every code once", 1.0, lambda: _codebook("usage", list(range(16)), 16)),
+        _exactly("metrics.codebook.usage", "one code of 16", 1 / 16, lambda: _codebook("usage", [3] * 9, 16)),
+        _exactly(
+            "metrics.codebook.perplexity", "every code once", 16.0, lambda: _codebook("perplexity", list(range(16)), 16)
+        ),
+        _exactly("metrics.codebook.perplexity", "one code of 16", 1.0, lambda: _codebook("perplexity", [3] * 9, 16)),
+        _exactly(
+            "metrics.codebook.entropy_bits", "every code once", 4.0, lambda: _codebook("entropy_bits", list(range(16)))
+        ),
+        _exactly("metrics.codebook.entropy_bits", "one code of 16", 0.0, lambda: _codebook("entropy_bits", [3] * 9)),
+        _exactly(
+            "metrics.codebook.entropy_bits_per_index",
+            "two equal indices, each value once",
+            4.0,
+            lambda: _columns("entropy_bits_per_index", [[i, i] for i in range(16)]),
+        ),
+        _exactly(
+            "metrics.codebook.joint_entropy_bits",
+            "two equal indices, each value once",
+            4.0,
+            lambda: _columns("joint_entropy_bits", [[i, i] for i in range(16)]),
+            "4, not 8: the second tells nothing new",
+        ),
+        _exactly(
+            "metrics.codebook.usage_per_index",
+            "half of each codebook",
+            0.5,
+            lambda: _columns("usage_per_index", [[i, i] for i in range(4)], [8, 8]),
+        ),
+        _exactly(
+            "metrics.bits_per_byte.bits_per_byte", "all bytes equally likely", 8.0, lambda: _bits_per_byte(1 / 256)
+        ),
+        _exactly("metrics.bits_per_byte.bits_per_byte", "certainty", 0.0, lambda: _bits_per_byte(1.0)),
+        _exactly("metrics.numeric.exact_match", "the answers, with space around", 1.0, lambda: _answers(False)),
+        _about("metrics.numeric.exact_match", "shuffled digits", 0.1, lambda: _answers(True), 0.015),
+        _exactly("metrics.numeric.r2", "the truth", 1.0, lambda: _numeric("r2", truth(), truth())),
+        _exactly("metrics.numeric.r2", "its mean", 0.0, lambda: _numeric("r2", 0 * truth() + truth().mean(), truth())),
+        _about("metrics.numeric.r2", "shuffled truth", -1.0, lambda: _numeric("r2", _normal(3, 400), truth()), 0.5),
+        _exactly(
+            "metrics.numeric.median_absolute_error",
+            "the truth",
+            0.0,
+            lambda: _numeric("median_absolute_error", truth(), truth()),
+        ),
+        _exactly(
+            "metrics.numeric.normalised_error",
+            "the truth",
+            0.0,
+            lambda: _numeric("normalised_error", truth(), truth(), 1.0),
+        ),
+        _about(
+            "metrics.numeric.normalised_error",
+            "a constant answer",
+            0.9,
+            lambda: _numeric("normalised_error", 0 * truth(), truth(), abs(truth()).mean()),
+            0.1,
+        ),
+        _exactly(
+            "metrics.numeric.normalised_error",
+            "no number at all",
+            2.0,
+            lambda: _numeric("normalised_error", truth() * float("nan"), truth(), 1.0),
+        ),
+        _exactly("metrics.numeric.rmse_rows", "the truth", 0.0, lambda: _numeric("rmse_rows", truth(), truth())),
+        _exactly("metrics.numeric.rmse_rows", "off by 2", 2.0, lambda: _numeric("rmse_rows", truth() + 2, truth())),
+        _exactly(
+            "metrics.numeric.unparsable_share",
+            "no number at all",
+            1.0,
+            lambda: _numeric("unparsable_share", truth() * float("nan")),
+        ),
+        _exactly("metrics.numeric.unparsable_share", "numbers", 0.0, lambda: _numeric("unparsable_share", truth())),
+        _exactly(
+            "metrics.repetition.distinct_ngrams", "a text that never repeats", 1.0, lambda: _distinct(list(range(50)))
+        ),
+        _exactly("metrics.repetition.distinct_ngrams", "one token 50 times", 1 / 47, lambda: _distinct([7] * 50)),
+        _exactly("metrics.stats.spearman", "a series and itself", 1.0, lambda: _spearman("itself")),
+        _exactly("metrics.stats.spearman", "a series reversed", -1.0, lambda: _spearman("reversed")),
+        _about("metrics.stats.spearman", "shuffled", 0.0, lambda: _spearman("shuffled"), 0.08),
+        _about(
+            "analysis.token_contribution.class_information",
+            "codes that name one of 8 classes",
+            3.0,
+            lambda: _class_information(shuffled=False),
+            0.02,
+        ),
+        _about(
+            "analysis.token_contribution.class_information",
+            "shuffled labels",
+            0.0,
+            lambda: _class_information(shuffled=True),
+            0.02,
+        ),
+    )
