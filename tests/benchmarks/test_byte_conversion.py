@@ -7,6 +7,7 @@ text.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from components.data.corpora import training_documents
+from components.data.registry import load_declarations, materialise
 from components.language.byte_stream import ByteStream
 from components.language.causal_lm import CausalLM, CausalLMConfig
 from components.language.generation import PrefixSession
@@ -24,16 +26,19 @@ from components.tokenizers.text.byte_level import BYTES, SPACED_PIECES, to_symbo
 from components.tokenizers.text.continuations import continuations_of
 from components.training.determinism import machine_class
 
-BOOKS = Path(__file__).parents[2] / "data" / "books"
+ROOT = Path(__file__).parents[2]
 VOCABULARY, PROMPT, BYTES_PER_ROUND, ROUNDS = 32_768, 300, 100, 8
 MILLISECONDS_PER_BYTE, CALLS_PER_BYTE = 5.0, 1.1
 
 
 @pytest.fixture(scope="module")
-def text_and_tokenizer() -> tuple[str, bpe.BytePairTokenizer]:
-    if not (BOOKS / "meta.json").is_file():
-        pytest.skip("needs the data set books: dvc repro data-books")
-    texts = [to_symbols(text) for text in training_documents(BOOKS)]
+def text_and_tokenizer(tmp_path_factory) -> tuple[str, bpe.BytePairTokenizer]:
+    books = ROOT / "data" / "books"
+    if not (books / "meta.json").is_file():
+        books = tmp_path_factory.mktemp("data") / "books"
+        declared = load_declarations(ROOT / "params" / "data.yaml")["books"]
+        materialise("books", declared, books, mirror=os.environ.get("TESSERA_MIRROR"))
+    texts = [to_symbols(text) for text in training_documents(books)]
     return texts[0], bpe.train(texts, VOCABULARY, alphabet=BYTES, pieces=SPACED_PIECES)
 
 
