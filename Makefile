@@ -10,7 +10,7 @@ export TESSERA_MIRROR ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup run test nightly bench lint lock clean
+.PHONY: help setup run test nightly bench docs lint lock clean
 
 help: ## what each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,11 @@ nightly: setup ## the slow tests too
 
 bench: setup ## speed against peers, in one run
 	@$(BIN)/python -m pytest -m benchmark_bar tests/benchmarks --benchmark-json=results/benchmarks.json
+
+# Constructors of named tuples forget which module their annotations come from; their fields are documented all the same.
+docs: setup ## API reference in site/api
+	@$(BIN)/python -W error::UserWarning -W "ignore:Error parsing type annotation:UserWarning" -m pdoc \
+		components flows --docformat google --output-directory $(or $(OUT),site/api)
 
 lint: setup ## format and fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -17,7 +17,6 @@ from flows.ledger.verified import write as note
 from flows.overview import show
 from flows.scaffold import start_paper
 
-
 TERMINAL = {"force_terminal": True, "color_system": None, "soft_wrap": False, "width": 120}
 
 

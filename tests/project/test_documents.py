@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documents import ALL_BLOCKS, blocks
 from tracked import ROOT, files, text, tree
 
 DOCUMENTS = [path for path in files() if path.suffix == ".md" and path.parts[0] not in ("bases", "results")]
@@ -55,12 +56,15 @@ def _options(node: ast.AST) -> set[str]:
 
 
 def code_of(path: Path) -> list[str]:
-    """The pieces of a document that are code: inline spans (joined over line ends) and indented or fenced lines."""
+    """The pieces of a document that are code: inline spans (joined over line ends), indented lines, typed commands."""
     content = text(path)
     if path.suffix != ".md":
         return content.splitlines()
-    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", content)]
-    return spans + [line for line in content.splitlines() if line.startswith("    ")]
+    typed = [block for block in blocks(path) if block.language == "sh"]
+    lines = [line.split("#")[0] for block in typed for line in block.body.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", content, flags=re.MULTILINE | re.DOTALL)
+    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", prose)]
+    return spans + lines + [line for line in prose.splitlines() if line.startswith("    ")]
 
 
 def test_every_command_of_tessera_in_the_documents_exists_with_its_options():
@@ -99,6 +103,7 @@ def test_every_module_that_the_documents_run_exists():
 
 def test_every_path_of_the_project_in_the_documents_exists():
     tracked = {str(path) for path in files()} | {str(folder) for path in files() for folder in path.parents}
+    tracked |= {block.file for block in ALL_BLOCKS}  # what the guide lets a reader write
     missing = []
     for path in DOCUMENTS:
         for code in code_of(path):
