@@ -130,6 +130,7 @@ def test_the_dry_run_says_what_would_be_rerun_and_how_long_it_took(root):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_all_papers_against_their_committed_results_and_against_a_folder_elsewhere(tmp_path):
     root = make_workspace(tmp_path / "workspace", papers=2, bases=0, code=True, dvc=True)
     write(root, "pyproject.toml", "")

@@ -67,7 +67,7 @@ def checkout(tmp_path_factory) -> Path:
 def test_the_commands_of_a_block_run(block: Block, checkout: Path):
     lines = [line for line in block.body.splitlines() if line.split("#")[0].strip()]
     script = "\n".join(["set -e", *map(replaced, lines)])
-    done = command(checkout, "bash", "-c", script, check=False)
+    done = command(checkout, "bash", "-c", script, check=False, timeout=280)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     said = done.stdout + done.stderr

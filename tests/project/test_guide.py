@@ -33,7 +33,7 @@ def follow(root: Path, step: Block) -> str:
         assert step.file, f"{step.name}: the sentence above names no file"
         write(root, step.file, step.body)
         return ""
-    done = command(root, "bash", "-ec", step.body, check=False)
+    done = command(root, "bash", "-ec", step.body, check=False, timeout=600)
     assert done.returncode == 0, f"{step.name}\n{step.body}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -68,6 +68,7 @@ def test_until_the_first_run_the_guide_gives_a_valid_paper_with_a_proven_method(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_guide_leads_from_new_to_a_judged_and_confirmed_paper(tmp_path):
     root = copy_of_this_repository(tmp_path / "clone")
     said = "".join(follow(root, step) for step in STEPS)

@@ -158,7 +158,7 @@ def edit(root: Path, path: str, old: str, new: str) -> None:
     write(root, path, text.replace(old, new))
 
 
-def command(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def command(root: Path, *arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a command in a workspace, with a fixed git identity and no user configuration."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {
@@ -167,7 +167,7 @@ def command(root: Path, *arguments: str, check: bool = True) -> subprocess.Compl
         "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
         "PATH": programs, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "DVC_NO_ANALYTICS": "1",
     }  # fmt: skip
-    done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True, timeout=timeout)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(arguments)} failed ({done.returncode}):\n{done.stdout}\n{done.stderr}")
     return done
