@@ -54,3 +54,14 @@ def test_every_token_is_read_whichever_side_it_stands_on():
         changed[0, place] = (changed[0, place] + 1) % 10
         assert model(changed).item() != base
     assert set(model.state_dict()) > {"mean", "deviation"}
+
+
+def test_the_head_reads_the_mean_of_all_states():
+    model = regressor()
+    model.standardise(torch.tensor([10.0, 14.0]))
+    torch.nn.init.normal_(model.head.weight)
+    states = []
+    model.transformer.register_forward_hook(lambda module, inputs, output: states.append(output))
+    found = model(torch.randint(0, 10, (3, 6)))
+    expected = 12 + 8**0.5 * (states[0].mean(1) @ model.head.weight[0] + model.head.bias)
+    assert torch.allclose(found, expected, atol=1e-5)

@@ -20,6 +20,59 @@ def small() -> T5:
     return T5(SMALL).eval()
 
 
+def by_hand(w: dict[str, torch.Tensor], source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The published model on one unpadded pair, written out from the names of a checkpoint, head by head."""
+
+    def norm(x, name):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.weight"]
+
+    def attend(x, context, name, bias):
+        q, k, v = x @ w[f"{name}.q.weight"].T, context @ w[f"{name}.k.weight"].T, context @ w[f"{name}.v.weight"].T
+        heads = []
+        for head in range(SMALL.heads):
+            part = slice(head * SMALL.head_width, (head + 1) * SMALL.head_width)
+            scores = q[:, part] @ k[:, part].T + (0 if bias is None else bias[head])
+            heads.append(scores.softmax(-1) @ v[:, part])
+        return torch.cat(heads, -1) @ w[f"{name}.o.weight"].T
+
+    def biases(stack, length, both):
+        table = w[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        distance = torch.arange(length) - torch.arange(length)[:, None]
+        bias = table[distance_buckets(distance, SMALL.buckets, SMALL.furthest, both)].permute(2, 0, 1)
+        return bias if both else bias.masked_fill(distance > 0, -math.inf)
+
+    def mlp(x, name):
+        return (x @ w[f"{name}.wi.weight"].T).relu() @ w[f"{name}.wo.weight"].T
+
+    x = w["shared.weight"][source]
+    for layer in range(SMALL.layers):
+        name = f"encoder.block.{layer}.layer"
+        normed = norm(x, f"{name}.0.layer_norm")
+        x = x + attend(normed, normed, f"{name}.0.SelfAttention", biases("encoder", len(source), True))
+        x = x + mlp(norm(x, f"{name}.1.layer_norm"), f"{name}.1.DenseReluDense")
+    states = norm(x, "encoder.final_layer_norm")
+    y = w["shared.weight"][target]
+    for layer in range(SMALL.layers):
+        name = f"decoder.block.{layer}.layer"
+        normed = norm(y, f"{name}.0.layer_norm")
+        y = y + attend(normed, normed, f"{name}.0.SelfAttention", biases("decoder", len(target), False))
+        y = y + attend(norm(y, f"{name}.1.layer_norm"), states, f"{name}.1.EncDecAttention", None)
+        y = y + mlp(norm(y, f"{name}.2.layer_norm"), f"{name}.2.DenseReluDense")
+    return norm(y, "decoder.final_layer_norm") * SMALL.width**-0.5 @ w["shared.weight"].T
+
+
+def test_the_model_is_the_published_one_written_out_by_hand():
+    model = small().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+        weights = {hub_name(name): tensor for name, tensor in model.state_dict().items()}
+        source, labels = torch.randint(1, 20, (1, 6)), torch.randint(1, 20, (1, 5))
+        found = model(source, torch.ones(1, 6, dtype=torch.bool), labels)[0]
+        expected = by_hand(weights, source[0], torch.cat([torch.tensor([SMALL.start_token]), labels[0, :-1]]))
+    assert torch.allclose(found, expected, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("config", "published"),
     [
