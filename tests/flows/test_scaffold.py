@@ -208,6 +208,11 @@ def test_the_property_test_fails_until_the_equation_is_there_and_then_tells_righ
     assert run() == "passes"
 
 
+def test_no_paper_of_this_repository_waits_for_a_fact():
+    slugs = Workspace.load(REPOSITORY).slugs
+    assert [str(problem) for slug in slugs for problem in placeholders(REPOSITORY, slug)] == []
+
+
 def test_the_command_prints_the_five_next_steps_and_validate_lists_what_is_left(declarations):
     python = (sys.executable, "-m", "flows.cli")
     said = command(declarations, *python, "new", "brand-new", "--study", "image-tokenizer").stdout

@@ -136,20 +136,20 @@ def test_all_papers_against_their_committed_results_and_against_a_folder_elsewhe
     write(root, "pyproject.toml", "")
     write(root, ".gitignore", ".tessera/\n/data/\n/runs/\n/site/\n/mlruns/\n*.db\n__pycache__/\n")
     tessera = (sys.executable, "-m", "flows.cli")
-    command(root, *tessera, "reproduce", "--all")
+    command(root, *tessera, "reproduce", "--all", timeout=600)
     commit(root, "results")
     kept = tmp_path / "kept"
     command(root, "cp", "-r", "results", str(kept))
     table = root / "results" / "toy-1" / "plain" / "metrics.parquet"
     pl.read_parquet(table).with_columns(pl.col("value") + 1e-9).write_parquet(table)
     commit(root, "forged")
-    ended = command(root, *tessera, "verify", "--all", "--against", "results/", check=False)
+    ended = command(root, *tessera, "verify", "--all", "--against", "results/", check=False, timeout=600)
     assert ended.returncode == 1
     assert "1 confirmed, 1 moved." in ended.stdout
     assert read(root, "toy-0")["plain"].state == "confirmed"
     assert read(root, "toy-1")["plain"].state == "moved"
     assert len(read(root, "toy-1")["plain"].moved) == read(root, "toy-1")["plain"].metrics == 12
-    said = command(root, *tessera, "verify", "toy-1", "--against", str(kept)).stdout
+    said = command(root, *tessera, "verify", "toy-1", "--against", str(kept), timeout=600).stdout
     assert "1 confirmed." in said
     assert "not committed" not in said
     assert read(root, "toy-1")["plain"].against == str(kept)
