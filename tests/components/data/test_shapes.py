@@ -19,7 +19,7 @@ from components.data.content import content_sha256
 from components.data.declaration import DataSet
 from components.data.scenes import captions, rendering
 from components.data.scenes.glyphs import GLYPHS, INK
-from components.data.scenes.world import COLOURS, ScenesError
+from components.data.scenes.world import COLOURS, GROUNDS, ScenesError
 
 QUESTIONS = {"types": ["exist", "count", "colour", "shape", "size", "relation", "place", "read"], "each": 8}
 WORLD = DESCRIBED["signs-48"]
@@ -49,6 +49,17 @@ def test_pictures_and_masks_are_png_files_of_the_declared_side(table):
             assert (image.size, image.mode) == ((48, 48), mode)
 
 
+def nearest_colour(pixels: np.ndarray, ground: str) -> str:
+    """The colour from which pixels, each mixed with the ground by half at most, are least far away."""
+    away = {}
+    for name, colour in COLOURS.items():
+        full = np.array(colour, float)
+        middle = (full + GROUNDS[ground]) / 2
+        part = np.clip((pixels - middle) @ (full - middle) / ((full - middle) ** 2).sum(), 0, 1)
+        away[name] = np.linalg.norm(pixels - middle - part[:, None] * (full - middle), axis=1).sum()
+    return min(away, key=away.get)
+
+
 def test_a_row_says_what_its_picture_shows(table):
     pictures, masks, parts, depths = (png.decode(table[name].to_list()) for name in ("image", "mask", "part", "depth"))
     for row, picture, mask, part, depth in zip(table.rows(named=True), pictures, masks, parts, depths, strict=True):
@@ -59,11 +70,7 @@ def test_a_row_says_what_its_picture_shows(table):
             assert abs(x.mean() + 0.5 - thing["x"]) < 1.2
             assert abs(y.mean() + 0.5 - thing["y"]) < 1.2
             assert max(np.hypot(x + 0.5 - thing["x"], y + 0.5 - thing["y"])) <= thing["radius"] + 0.71
-            # The colour of which the object has most is its own.
-            nearest = {name: abs(picture[own].astype(int) - rgb).sum(1) for name, rgb in COLOURS.items()}
-            closest = np.array(list(nearest))[np.stack(list(nearest.values())).argmin(0)]
-            names, counts = np.unique(closest, return_counts=True)
-            assert names[counts.argmax()] == thing["colour"]
+            assert nearest_colour(picture[own].astype(float), row["background"]) == thing["colour"]
             assert (part[..., 0][own] == rendering.BODY).all()
             assert (depth[..., 0][own] == 255 - y.max() * 255 // 47).all()
             assert (thing["fill"], thing["mark_shape"], thing["mark_colour"]) == ("plain", "", "")
