@@ -14,10 +14,11 @@ def evaluate(stage: StageContext) -> None:
     """Write the metrics of one arm."""
     table = MetricTable()
     params = stage.params
-    held_out = HeldOut(text_directory(stage), params.passage_bytes)
+    directory = text_directory(stage)
     if params.query == "text":
-        texts.measure(stage, held_out, table)
+        texts.measure(stage, HeldOut(directory, params.scored_passage_bytes), table)
     else:
+        held_out = HeldOut(directory, params.passage_bytes)
         model = asked_model(stage, params.models[0])
         if params.query != "token_psm":
             prompts.measure(stage, model, held_out, table)

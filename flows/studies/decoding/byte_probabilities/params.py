@@ -38,9 +38,11 @@ class EvaluateParams(TrainParams):
     longest_gap: int = Field(8, ge=1)
     """Most characters of such a span."""
     passage_bytes: int = Field(400, ge=16)
-    """Most bytes of the whole lines that a prompt, a gap or a scored text is taken from."""
+    """Most bytes of the whole lines that a prompt or a gap is taken from."""
     text_bytes: int = Field(40_000, ge=16)
     """Bytes of held-out text that are scored."""
+    scored_passage_bytes: int = Field(240, ge=16)
+    """Most bytes of the whole lines that are scored at once: below a model's context, since a token may be one byte."""
     counted_prompts: int = Field(20, ge=1)
     """Prompts behind which the calls of the model are counted, streaming."""
     enumerated_models: int = Field(8, ge=2)
