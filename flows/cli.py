@@ -1,7 +1,7 @@
 """The command line: `tessera`.
 
-Every command imports what it needs when it runs, so that the cheap ones (`list`, `show`, `validate`, `--help`) touch
-neither torch nor Ray, Prefect, MLflow or DVC.
+Every command imports what it needs when it runs, so that the cheap ones (`list`, `show`, `new`, `validate`, `compare`,
+`--help`) touch neither torch nor Ray, Prefect, MLflow or DVC.
 """
 
 from __future__ import annotations
