@@ -47,11 +47,11 @@ class Gate:
 
 def _exactly(metric: str, given: str, value: float, score: Callable[[], float], must: str = "") -> Gate:
     margin = 1e-6 * max(1.0, abs(value))
-    return Gate(metric, given, must or f"{value:g}", score, value - margin, value + margin)
+    return Gate(metric, given, must or f"{value:.3g}", score, value - margin, value + margin)
 
 
 def _about(metric: str, given: str, value: float, score: Callable[[], float], within: float) -> Gate:
-    return Gate(metric, given, f"{value:g} ± {within:g}", score, value - within, value + within)
+    return Gate(metric, given, f"{value:.3g} ± {within:g}", score, value - within, value + within)
 
 
 @functools.cache
@@ -162,7 +162,7 @@ def gates() -> tuple[Gate, ...]:
         _about("metrics.image.ssim", "unrelated noise", 0.0, lambda: _image("ssim", 0, 1), 0.03),
         _exactly("metrics.image.ms_ssim", "a copy", 1.0, lambda: _image("ms_ssim", 0, 0, 192)),
         Gate("metrics.image.ms_ssim", "unrelated noise", "< 0.3", lambda: _image("ms_ssim", 0, 1, 192), -1.0, 0.3),
-        _about("metrics.frechet.frechet_distance", "a set and itself", 0.0, lambda: _frechet(0.0), 1e-6),
+        _exactly("metrics.frechet.frechet_distance", "a set and itself", 0.0, lambda: _frechet(0.0)),
         _about(
             "metrics.frechet.frechet_distance", "two draws of one distribution", 0.0, lambda: _frechet(0.0, 1), 0.02
         ),

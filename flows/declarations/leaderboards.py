@@ -64,8 +64,8 @@ class Leaderboard(Declaration):
     """What a reader must know to read it."""
     study: Slug
     """The study whose papers join."""
-    data: str
-    """Name in data.yaml; variants that use it join."""
+    data: str | None = None
+    """Name in data.yaml; variants that use it join. Absent where the study draws its data itself."""
     where: dict[str, Scalar] = Field(default_factory=dict)
     """Parameters that every entry has in common, with their values."""
     same: Names = ()
@@ -102,7 +102,7 @@ def faults(board: Leaderboard, data: Collection[str] | None, slugs: Iterable[str
         data: Names in data.yaml; None where that file cannot be read.
         slugs: The papers of its study.
     """
-    if data is not None and board.data not in data:
+    if data is not None and board.data is not None and board.data not in data:
         yield ("data",), f"{board.data!r} is not in params/data.yaml.{did_you_mean(board.data, data)}"
     try:
         metrics, parameters = study_of(board, slugs)

@@ -49,7 +49,7 @@ def board_view(board: Board, titles: Mapping[str, str], states: Mapping[tuple[st
 
 
 def _common(board: Board) -> list[str]:
-    words = [f"data {board.declared.data}"]
+    words = [f"data {board.declared.data}"] if board.declared.data else []
     words += [
         f"{name} {value}" for name, value in board.declared.where.items() if value not in ("", board.declared.data)
     ]

@@ -52,15 +52,11 @@ def _with_hygiene(
     recorded: Sequence[dict[str, Any]], declared: Sequence[Any], known: Sequence[Summary]
 ) -> list[dict[str, Any]]:
     """Add to each recorded test what its metric was divided by and how much was masked."""
-    singles = {sentence(single): single for single in declared}
+    singles = {sentence(single): (single.metrics, single.arms) for single in declared}
     found = []
     for test in recorded:
-        single = singles.get(test["test"])
-        chosen = [
-            summary
-            for summary in known
-            if single is not None and summary.metric in single.metrics and summary.arm in single.arms
-        ]
+        metrics, arms = singles.get(test["test"], ((), ()))
+        chosen = [summary for summary in known if summary.metric in metrics and summary.arm in arms]
         found.append(test | {"hygiene": normaliser_words(chosen) if chosen else []})
     return found
 

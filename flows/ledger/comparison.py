@@ -129,18 +129,25 @@ def recorded(
     Raises:
         MeasurementError: No run of the arm has the metric at this condition.
     """
-    rows = frame.filter((pl.col("arm") == arm) & (pl.col("metric") == metric) & (pl.col("at") == at)).sort("seed")
+    rows = frame.filter((pl.col("arm") == arm) & (pl.col("metric") == metric) & (pl.col("at") == at))
     if rows.is_empty():
         raise MeasurementError(f"arm {arm!r} has no {metric} at {at or '(no condition)'} in these results.")
+    return of_rows(rows, constant=constant, source=f"{test_set}\x00{arm}\x00{metric}\x00{at}")
+
+
+def of_rows(rows: pl.DataFrame, *, constant: bool, source: str) -> Replicates:
+    """Turn the rows of one arm, metric and condition into a quantity.
+
+    Args:
+        rows: In JUDGED_METRICS, one for each seed.
+        constant: Whether one evaluation stands for every seed.
+        source: Unique name of the quantity among those it is compared with.
+    """
     measurements = [
-        Measurement(row["seed"], (), np.array([row["value"]]), row["samples"], row["variance"])
-        for row in rows.iter_rows(named=True)
+        Measurement(seed, (), np.array([value]), samples, variance)
+        for seed, value, samples, variance in sorted(rows.select("seed", "value", "samples", "variance").iter_rows())
     ]
-    return replicates(
-        measurements,
-        constant=constant and len(measurements) == 1,
-        source=f"{test_set}\x00{arm}\x00{metric}\x00{at}",
-    )
+    return replicates(measurements, constant=constant and len(measurements) == 1, source=source)
 
 
 def compare(left: Replicates, right: Replicates, better: Better) -> Comparison:

@@ -86,6 +86,10 @@ def read(root: Path, slug: str) -> pl.DataFrame:
     return pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema=SCHEMA)
 
 
+KEYS = ("profile", "variant", "arm", "metric", "at")
+"""Columns that name one quantity; `partition_by(*KEYS, as_dict=True)` gives the rows of each."""
+
+
 def paired(
     frame: pl.DataFrame, recorded: Replicates, profile: str, variant: str, arm: str, metric: str, at: str
 ) -> Replicates:
@@ -103,13 +107,23 @@ def paired(
     Returns:
         The same values; where group sums of exactly these runs are kept, with their items, else `recorded` itself.
     """
-    rows = frame.filter(
-        (pl.col("profile") == profile)
-        & (pl.col("variant") == variant)
-        & (pl.col("arm") == arm)
-        & (pl.col("metric") == metric)
-        & (pl.col("at") == at)
-    ).sort("seed")
+    wanted = zip(KEYS, (profile, variant, arm, metric, at), strict=True)
+    return paired_rows(frame.filter(pl.all_horizontal(pl.col(key) == value for key, value in wanted)), recorded)
+
+
+def paired_rows(rows: pl.DataFrame | None, recorded: Replicates) -> Replicates:
+    """Return a recorded quantity with what its test items explain, so that items pair too.
+
+    Args:
+        rows: The kept rows of this quantity; None where none are kept.
+        recorded: The quantity as its results hold it.
+
+    Returns:
+        The same values; where group sums of exactly these runs are kept, with their items, else `recorded` itself.
+    """
+    if rows is None:
+        return recorded
+    rows = rows.sort("seed")
     # Other runs than the results' would have other means; sums of theirs must not be mixed in.
     if tuple(rows["seed"]) != recorded.seeds or not np.allclose(rows["mean"].to_numpy(), recorded.values, rtol=1e-9):
         return recorded

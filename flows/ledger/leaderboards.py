@@ -24,7 +24,7 @@ from flows.declarations.paper import Paper
 from flows.declarations.resolve import resolve
 from flows.declarations.workspace import Workspace
 from flows.ledger import item_groups
-from flows.ledger.comparison import Comparison, has_interval, ranks, recorded
+from flows.ledger.comparison import Comparison, has_interval, of_rows, ranks
 from flows.ledger.measurements import parse_condition
 from flows.ledger.results import Record, Summary, read_summaries
 from flows.ledger.statistics import Replicates
@@ -148,7 +148,8 @@ def _board(workspace: Workspace, name: str, declared: Leaderboard, records: Mapp
         if paper.study != declared.study:
             continue
         for record in judged:
-            if paper.variants[record.variant].demo or declared.data not in _data_of(paper, record):
+            used = declared.data is None or declared.data in _data_of(paper, record)
+            if paper.variants[record.variant].demo or not used:
                 continue
             reason = _collect(workspace, paper, record, declared, found)
             if reason:
@@ -176,17 +177,19 @@ def _collect(
     declared: Leaderboard,
     found: _Found,
 ) -> str:
-    """Add the entries of one judged variant; return why there are none."""
+    """Add the entries of one judged variant; return why there are none, if it measured what is ranked."""
     path = record.directory / "metrics.parquet"
     wanted = [*declared.metrics, *([declared.rate.metric] if declared.rate and declared.rate.metric else [])]
     if not path.is_file():
-        return f"{record.variant} has no metrics"
+        return ""
     frame = pl.read_parquet(path).filter(pl.col("metric").is_in(wanted))
-    groups = item_groups.read(workspace.root, paper.slug).partition_by("arm", "metric", "at", as_dict=True)
+    groups = item_groups.read(workspace.root, paper.slug).partition_by(*item_groups.KEYS, as_dict=True)
     cells = frame.partition_by("arm", "metric", "at", as_dict=True, maintain_order=True)
     summaries = {(summary.arm, summary.metric, summary.at): summary for summary in read_summaries(record.directory)}
-    constants, reason = constant_arms(paper), "no metric of the leaderboard was measured"
-    for arm in paper.arms_of(record.variant):
+    constants, reason = constant_arms(paper), ""
+    measured = {arm for arm, metric, _ in cells if metric in declared.metrics}
+    joined = False
+    for arm in filter(measured.__contains__, paper.arms_of(record.variant)):
         parameters = resolve(paper, record.variant, arm, record.profile, "evaluate").model_dump()
         named = {*declared.where, *declared.same}
         if named - parameters.keys():
@@ -209,17 +212,15 @@ def _collect(
                     continue
                 followed = declared.rate.names
                 rest = condition({key: value for key, value in parse_condition(at).items() if key not in followed})
-            source = f"{paper.slug}/{record.profile}/{record.variant}"
-            quantity = recorded(rows, arm, metric, at, constant=arm in constants, test_set=source)
-            if (arm, metric, at) in groups:
-                kept = groups[arm, metric, at]
-                quantity = item_groups.paired(kept, quantity, record.profile, record.variant, arm, metric, at)
+            source = f"{paper.slug}/{record.profile}/{record.variant}/{arm}/{metric}/{at}"
+            kept = groups.get((record.profile, record.variant, arm, metric, at))
+            quantity = item_groups.paired_rows(kept, of_rows(rows, constant=arm in constants, source=source))
             entry = Entry(
                 paper.slug, record.variant, arm, record.profile, at, rate, summaries[arm, metric, at], quantity
             )
             found.setdefault((metric, budget, rest), []).append(entry)
-            reason = ""
-    return reason
+            joined = True
+    return "" if joined else reason
 
 
 def _rate(

@@ -61,17 +61,18 @@ def fit(values: Iterable[float], start: float, end: float, *, margin: float = 0.
     if log:
         room = (high / low) ** margin if high > low else 1.5
         return Scale(low / room, high * room, start, end, log=True)
-    room = margin * (high - low) or 0.1 * abs(high) or 1.0
+    room = margin * (high - low) if high > low else 0.1 * abs(high) or 1.0
     return Scale(low - room, high + room, start, end)
 
 
 def _linear_ticks(low: float, high: float, most: int) -> list[float]:
-    rough = (high - low) / max(most, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10, 20) if (high - low) / (factor * power) <= most)
-    first = math.ceil(low / step - 1e-9)
-    count = math.floor(high / step + 1e-9) - first + 1
-    return [round((first + index) * step, 12 - math.floor(math.log10(step))) for index in range(count)]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 50)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 <= most:
+            digits = 12 - math.floor(math.log10(step))
+            return [round(index * step, digits) for index in range(first, last + 1)]
+    raise AssertionError("fifty times the tenth power below a part of the span leaves at most two ticks")
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:

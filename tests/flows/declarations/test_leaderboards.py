@@ -46,7 +46,7 @@ def test_the_repositorys_leaderboards_are_sound():
         ("[error]", "[eror]", "study toy declares no metric 'eror'. Did you mean 'error'?"),
         ("study: toy", "study: toi", "'toi' is no study"),
         ("steps * share", "steps share", "is no expression"),
-        ("data: numbers", "", "'data' is missing"),
+        ("title: Centres", "says: Centres", "'title' is missing"),
     ],
 )
 def test_a_fault_is_named_with_its_line_and_what_was_meant(tmp_path, old, new, words):

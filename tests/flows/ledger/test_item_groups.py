@@ -29,10 +29,10 @@ def run_arms(root, paper, items, values):
 
 
 def compared(root, paper, measured, arms=("method", "baseline")):
-    frame = item_groups.read(root, paper.slug)
+    kept = item_groups.read(root, paper.slug).partition_by(*item_groups.KEYS, as_dict=True)
     sides = [
-        item_groups.paired(
-            frame, recorded(measured.frame(), arm, "psnr", "k=8", test_set=arm), "small", "shapes", arm, "psnr", "k=8"
+        item_groups.paired_rows(
+            kept["small", "shapes", arm, "psnr", "k=8"], recorded(measured.frame(), arm, "psnr", "k=8", test_set=arm)
         )
         for arm in arms
     ]
@@ -113,8 +113,10 @@ def test_sums_of_other_runs_than_the_results_are_not_used(tmp_path, make_paper):
     item_groups.write(tmp_path, paper, "shapes", "small", {"psnr"})
     frame = item_groups.read(tmp_path, paper.slug)
     results = recorded(measured.frame(), "method", "psnr", "k=8")
+    kept = frame.partition_by(*item_groups.KEYS, as_dict=True)["small", "shapes", "method", "psnr", "k=8"]
     same = item_groups.paired(frame, results, "small", "shapes", "method", "psnr", "k=8")
     assert same.items == ("item a", "item b")
     moved = recorded(measured.frame().with_columns(pl.col("value") + 1e-3), "method", "psnr", "k=8")
-    assert item_groups.paired(frame, moved, "small", "shapes", "method", "psnr", "k=8") is moved
+    assert item_groups.paired_rows(kept, moved) is moved
+    assert item_groups.paired_rows(None, results) is results
     assert item_groups.paired(frame, results, "full", "shapes", "method", "psnr", "k=8") is results
