@@ -169,7 +169,7 @@ class ByteStream:
     def _first_cover(self) -> None:
         rest, head = self._text.rest, self._text.head
         tokenizer = self._rows.vocabulary.tokenizer
-        for place in range(max(0, len(rest) - self._words.longest), len(rest)):
+        for place in range(max(0, len(rest) - self._words.longest + 1), len(rest)):
             depth = len(rest) - place
             low, high = self._words.longer(*self._words.below(rest[place:]), depth)
             if low == high:

@@ -154,6 +154,26 @@ def test_the_first_cover_takes_at_most_as_many_calls_as_the_longest_token_has_by
     assert session.calls <= before + 1
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_the_model_is_asked_behind_beginnings_of_members_only(name):
+    tokenizer = SMALL[name]
+    model = RandomTokenModel(tokenizer, 0, only_valid=False)
+    asked = []
+
+    def next_token(tokens):
+        asked.append(tuple(tokens))
+        return model.next(tokens)
+
+    rows = byte_rows(tokenizer, next_token, exact=True)
+    for text in texts(6):
+        asked.clear()
+        stream = ByteStream(rows, text)
+        whole = tokenizer.encode(text)
+        head = tuple(whole[: tokenizer.certain_tokens(text)])
+        members = [tuple(whole), *((*head, *member.tokens[:-1]) for member in stream.cover()[1:])]
+        assert all(any(member[: len(tokens)] == tokens for member in members) for tokens in asked)
+
+
 def test_nothing_before_the_last_sure_boundary_is_ever_taken_back():
     asked = []
     model = RandomTokenModel(WORDS, 0, only_valid=False)
