@@ -13,7 +13,9 @@ from flows.studies.figures import RunFigures
 DIGITS_FILE = "digits.parquet"
 """First digits of answers as an evaluation keeps them: item, category, label and q, the probabilities of 0 to 9."""
 
-_PALETTE = ("#8a8a8a", "#1b6ca8", "#c8553d", "#d9a441", "#4c9f70", "#8a6fb0", "#222222", "#c9c9c9")
+_PALETTE = (
+    "#8a8a8a", "#1b6ca8", "#c8553d", "#d9a441", "#4c9f70", "#8a6fb0", "#222222", "#c9c9c9", "#9c6b4e", "#6fb0a8",
+)  # fmt: skip
 
 
 class AnswerFigures(RunFigures):
@@ -68,7 +70,7 @@ class AnswerFigures(RunFigures):
             "distance of the expected digit from the right one (left), and the further distance that probability on "
             "both sides of the right digit hides from it (right). The squared form sees the left only."
         )
-        arms = [arm for arm in self._arms() if arm != "blind"]
+        arms = [arm for arm in self._arms() if any(len(frame) for _, frame in self.values(arm, "digit_error"))]
         rows = len(categories)
         with self.figure("digits", caption, rows, 2, (7.2, 0.6 + 2 * rows), sharex="row") as (figure, axes):
             for row, category in zip(axes, categories, strict=True):
@@ -110,6 +112,8 @@ class AnswerFigures(RunFigures):
                     axis.axvline(q[index] @ digit, color="#222222", linestyle=":")
                     axis.set_ylim(0, 1)
                     axis.set_xticks(digit[::3])
+                    if arm == shown:
+                        axis.set_title(f"right digit: {label[index]}", fontsize=8)
                 row[0].set_ylabel(f"{self._labels[arm]}\nprobability", fontsize=7)
             for axis in axes[-1]:
                 axis.set_xlabel("digit")

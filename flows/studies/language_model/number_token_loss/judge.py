@@ -21,6 +21,8 @@ LABELS = {
     "reg_head": "regression head",
     "ridge": "ridge",
     "blind": "blind",
+    "rt": "digits with places",
+    "xval": "xVal",
 }
 
 
