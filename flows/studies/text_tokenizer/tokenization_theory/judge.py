@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from components.data.markov import Chain
 from components.data.switching_chain import block_entropy, character_entropy
@@ -95,10 +96,9 @@ class _Figures(TextFigures):
                         name = None if index else label
                         axis.plot(looks.characters, looks.gap, color=colour, alpha=0.75, linewidth=1, label=name)
                 axis.axhline(HALF, color="#bbbbbb", linewidth=0.7, linestyle=":")
-                axis.set_xscale("log")
+                _characters(axis)
                 axis.set_ylim(-0.05, 1.1)
                 axis.set_title(f"switching source of {title}", fontsize=9)
-                axis.set_xlabel("training characters")
             axes[0][0].set_ylabel("gap to the entropy rate")
             # All three kinds of tokens stand in the panel of order 2.
             figure.legend(*axes[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -116,9 +116,8 @@ class _Figures(TextFigures):
                 chain = chain_of(source, 0)
                 for arm, (colour, label) in _UNIGRAMS.items():
                     blocks = arm == "fixed_ngram_unigram"
-                    if source != "k2" or not blocks:
-                        style = {"linestyle": "none"} if blocks else {}
-                        self.line(axis, arm, "nats_per_character", colour, label, {"source": source}, **style)
+                    style = {"linestyle": "none"} if blocks else {}
+                    self.line(axis, arm, "nats_per_character", colour, label, {"source": source}, **style)
                 lengths = np.arange(1, 12)
                 closed = [block_entropy(chain, length) / length for length in lengths.tolist()]
                 axis.plot(2.0**lengths, closed, color="#8a8a8a", linewidth=0.8)
@@ -165,7 +164,7 @@ class _Figures(TextFigures):
             "line per seed. At first it comes to the unigram; then it leaves it for the truth."
         )
         arms = {"bpe_k2": "BPE, 20 tokens, order 2", "bpe_k4": "BPE, 100 tokens, order 4"}
-        with self.figure("behaviour", caption, 1, 2, (6.8, 3.2)) as (_, axes):
+        with self.figure("behaviour", caption, 1, 2, (6.8, 3.4)) as (figure, axes):
             for axis, (arm, title) in zip(axes[0], arms.items(), strict=True):
                 for index, looks in enumerate(self._looks(arm).values()):
                     for series, colour, label in (
@@ -174,9 +173,15 @@ class _Figures(TextFigures):
                     ):
                         name = None if index else f"KL(model || {label})"
                         axis.plot(looks.characters, series, color=colour, linewidth=1, alpha=0.75, label=name)
-                axis.set_xscale("log")
+                _characters(axis)
                 axis.set_yscale("log")
                 axis.set_title(title, fontsize=9)
-                axis.set_xlabel("training characters")
             axes[0][0].set_ylabel("divergence (nats per token)")
-            axes[0][0].legend()
+            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+
+def _characters(axis: Axes) -> None:
+    """Count training characters along the axis, with powers of ten as its only labels."""
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("training characters")
