@@ -35,7 +35,6 @@ from flows.ledger.statistics import (
     MINIMUM_SEEDS,
     Measurement,
     Replicates,
-    difference,
     pair,
     replicates,
     shared_variance,
@@ -158,65 +157,80 @@ def compare(left: Replicates, right: Replicates, better: Better) -> Comparison:
         right: The other; the difference is `left - right`.
         better: Which direction is better, for the probability of improvement.
     """
-    value = float(left.values.mean() - right.values.mean()) if len(left.values) and len(right.values) else math.nan
-    common = set(left.items) & set(right.items)
-    refusal = ""
-    pairing: Pairing = "none"
-    by_seed: dict[int, float] = {}
-    if left.constant and right.constant:
-        spread = _paired(left, right)
-        pairing = "items" if common else "none"
-        seeds = 1
-        refusal = "" if spread.items > 0 else "neither side has seeds or a known sampling variance"
-    elif left.constant or right.constant or len(set(left.seeds) & set(right.seeds)) >= MINIMUM_SEEDS:
-        paired = difference(left, right)
-        value = float(paired.values.mean()) if len(paired.values) else value
-        by_seed = dict(zip(paired.seeds, paired.values.tolist(), strict=True))
-        pairing = "seeds and items" if common else "seeds"
-        seeds = len(paired.values)
-        spread = _paired(left, right)
-        if seeds < MINIMUM_SEEDS:
-            refusal = _too_few(seeds)
-    else:
-        seeds = min(len(left.values), len(right.values))
-        pairing = "items" if common else "none"
-        if seeds < MINIMUM_SEEDS:
-            refusal = _too_few(seeds)
-        spread = _unpaired(left, right) if not refusal else Spread(math.inf, 1, math.inf, 1)
-    if not refusal and not math.isfinite(value):
-        refusal = "a run's value is undefined"
-    half = math.inf if refusal else spread.half_width()
+    apart = _separation(left, right)
+    known = not apart.refusal
+    half = apart.spread.half_width() if known else math.inf
     return Comparison(
-        difference=value,
-        low=value - half if not refusal else -math.inf,
-        high=value + half if not refusal else math.inf,
-        p_value=None if refusal else p_value(value, spread),
+        difference=apart.value,
+        low=apart.value - half if known else -math.inf,
+        high=apart.value + half if known else math.inf,
+        p_value=p_value(apart.value, apart.spread) if known else None,
         improvement=probability_of_improvement(left.values, right.values, better),
-        pairing=pairing,
-        by_seed=by_seed,
-        seeds=seeds,
+        pairing=_pairing(left, right, apart.by_seed is not None),
+        by_seed=apart.by_seed or {},
+        seeds=apart.seeds,
         samples=min(left.samples, right.samples),
-        refusal=refusal,
-        spread=None if refusal else spread,
+        refusal=apart.refusal,
+        spread=apart.spread if known else None,
     )
 
 
-def _too_few(seeds: int) -> str:
-    return f"{seeds} seed{'' if seeds == 1 else 's'}; a comparison needs {MINIMUM_SEEDS} on each side"
+@dataclass(frozen=True)
+class _Separation:
+    """A difference and its spread; `by_seed` is None where seeds do not pair."""
+
+    value: float
+    spread: Spread
+    seeds: int
+    by_seed: dict[int, float] | None
+    refusal: str
+
+    def significant(self) -> bool:
+        return not self.refusal and abs(self.value) > self.spread.half_width(RANK_LEVEL)
 
 
-def _paired(left: Replicates, right: Replicates) -> Spread:
-    one, other = pair(left, right)
+def _separation(left: Replicates, right: Replicates) -> _Separation:
+    by_seed: dict[int, float] | None = None
+    refusal = ""
+    if left.constant and right.constant:
+        one, other = pair(left, right)
+        value, spread, seeds = float((one.values - other.values).mean()), _paired(one, other), 1
+        refusal = "" if spread.items > 0 else "neither side has seeds or a known sampling variance"
+    elif left.constant or right.constant or len(set(left.seeds) & set(right.seeds)) >= MINIMUM_SEEDS:
+        one, other = pair(left, right)
+        values = one.values - other.values
+        value, spread, seeds = float(values.mean()), _paired(one, other), len(values)
+        by_seed = dict(zip(one.seeds, values.tolist(), strict=True))
+    else:
+        value = float(left.values.mean() - right.values.mean())
+        spread, seeds = _unpaired(left, right), min(len(left.values), len(right.values))
+    if not (left.constant and right.constant) and seeds < MINIMUM_SEEDS:
+        refusal = f"{seeds} seed{'' if seeds == 1 else 's'}; a comparison needs {MINIMUM_SEEDS} on each side"
+    if not refusal and not math.isfinite(value):
+        refusal = "a run's value is undefined"
+    return _Separation(value, spread, seeds, by_seed, refusal)
+
+
+def _pairing(left: Replicates, right: Replicates, seeds_pair: bool) -> Pairing:
+    if not set(left.items).isdisjoint(right.items):
+        return "seeds and items" if seeds_pair else "items"
+    return "seeds" if seeds_pair else "none"
+
+
+def _paired(one: Replicates, other: Replicates) -> Spread:
+    """Spread of the difference of two quantities on the same seeds and items."""
     values, influence = one.values - other.values, one.influence - other.influence
     n = len(values)
     over_items = max(float(shared_variance(influence, influence)), 0.0) if n else math.inf
     over_seeds = float(values.var(ddof=1) / n) if n > 1 else 0.0
-    return Spread(over_seeds, max(n - 1, 1), over_items, min(left.samples, right.samples))
+    return Spread(over_seeds, max(n - 1, 1), over_items, min(one.samples, other.samples))
 
 
 def _unpaired(left: Replicates, right: Replicates) -> Spread:
     """Welch's standard error over seeds; common items pair, since every run of both sides saw them."""
-    errors = [float(side.values.var(ddof=1) / len(side.values)) for side in (left, right)]
+    errors = [
+        float(side.values.var(ddof=1) / len(side.values)) if len(side.values) > 1 else 0.0 for side in (left, right)
+    ]
     total = sum(errors)
     shares = sum(
         error**2 / (len(side.values) - 1) for error, side in zip(errors, (left, right), strict=True) if error > 0
@@ -301,8 +315,8 @@ def ranks(entries: Sequence[Replicates], better: Better, papers: Sequence[Hashab
         for other in rivals:
             if owners[other] in behind:
                 continue
-            found_better = compare(entries[other], entry, better)
-            if found_better.significant() and sign * found_better.difference > 0:
+            apart = _separation(entries[other], entry)
+            if apart.significant() and sign * apart.value > 0:
                 behind[owners[other]] = other
         rank = 1 + len(behind) if comparable[index] else None
         against = compare(entry, entries[best], better) if index != best else None
