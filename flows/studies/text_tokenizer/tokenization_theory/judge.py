@@ -149,7 +149,10 @@ class _Figures(TextFigures):
     def _ratio(self, axis: Axes, source: str, over: str, under: str, colour: str, label: str) -> None:
         lower = dict(self.values(under, "excess_nats"))
         ratios = []
+        # Arms may differ in how many seeds they were given.
         for seed, frame in self.values(over, "excess_nats"):
+            if seed not in lower:
+                continue
             both = frame.join(lower[seed], on="at").filter(pl.col("at").str.starts_with(f"source={source},"))
             size = pl.col("at").str.split("=").list.last().cast(pl.Int64).alias("size")
             ratios.append(both.select(size, (pl.col("value") / pl.col("value_right")).alias("ratio")).sort("size"))
