@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.quantizers.bit_entropy import code_entropies
-from components.quantizers.lfq import sign_digits
-from components.quantizers.mixed_radix import join_digits, split_digits
+from components.quantizers.lfq import sign_places
 from components.quantizers.precision import without_autocast
 from components.quantizers.quantized import Quantized, QuantizerError, QuantizerModule, straight_through
 
@@ -35,7 +34,7 @@ class BinarySphericalQuantizer(QuantizerModule):
     """
 
     def __init__(self, code_dim: int, *, entropy_weight: float = 0.1, inverse_temperature: float = 2.0) -> None:
-        worth, sizes = sign_digits(code_dim)
+        places = sign_places(code_dim)
         super().__init__(code_dim, (1 << code_dim,))
         if inverse_temperature <= 0:
             raise QuantizerError(
@@ -44,8 +43,7 @@ class BinarySphericalQuantizer(QuantizerModule):
         self.entropy_weight = entropy_weight
         self.inverse_temperature = inverse_temperature
         self.scale = code_dim**-0.5
-        self.register_buffer("worth", worth, persistent=False)
-        self.register_buffer("sizes", sizes, persistent=False)
+        self.places = places
 
     def forward(self, vectors: Tensor) -> Quantized:
         """Quantize `vectors` (..., D); they are l2-normalised first."""
@@ -59,7 +57,7 @@ class BinarySphericalQuantizer(QuantizerModule):
                 per_vector, of_batch = code_entropies(unit * (2 * self.inverse_temperature * self.scale))
                 loss = self.entropy_weight * (per_vector - of_batch)
             values = straight_through(self._corners(bits), unit)
-        return Quantized(values, join_digits(bits, self.worth), loss)
+        return Quantized(values, self.places.join(bits), loss)
 
     def decode(self, indices: Tensor) -> Tensor:
         """Return the codes (..., D) named by `indices` (...)."""
@@ -68,7 +66,7 @@ class BinarySphericalQuantizer(QuantizerModule):
 
     def digits(self, indices: Tensor) -> Tensor:
         """Return the bits, int64 (..., D), of `indices` (...)."""
-        return split_digits(indices, self.worth, self.sizes)
+        return self.places.split(indices)
 
     def _corners(self, bits: Tensor) -> Tensor:
         return bits.float().mul_(2).sub_(1).mul_(self.scale)

@@ -7,11 +7,10 @@ Source: Yu et al. 2023 (MAGVIT-v2), section 3.1.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from components.quantizers.bit_entropy import code_entropies
-from components.quantizers.mixed_radix import join_digits, place_values, split_digits
+from components.quantizers.mixed_radix import MixedRadix
 from components.quantizers.precision import without_autocast
 from components.quantizers.quantized import Quantized, QuantizerError, QuantizerModule, straight_through
 
@@ -42,15 +41,14 @@ class LookupFreeQuantizer(QuantizerModule):
         commitment_weight: float = 0.25,
         entropy_temperature: float = 0.01,
     ) -> None:
-        worth, sizes = sign_digits(code_dim)
+        places = sign_places(code_dim)
         super().__init__(code_dim, (1 << code_dim,))
         if entropy_temperature <= 0:
             raise QuantizerError(f"LookupFreeQuantizer(entropy_temperature={entropy_temperature}): expected above 0.")
         self.entropy_weight = entropy_weight
         self.commitment_weight = commitment_weight
         self.entropy_temperature = entropy_temperature
-        self.register_buffer("worth", worth, persistent=False)
-        self.register_buffer("sizes", sizes, persistent=False)
+        self.places = places
 
     def forward(self, vectors: Tensor) -> Quantized:
         """Quantize `vectors` (..., D)."""
@@ -63,7 +61,7 @@ class LookupFreeQuantizer(QuantizerModule):
             if self.entropy_weight:
                 per_vector, of_batch = code_entropies(vectors * (4 / self.entropy_temperature))
                 loss = loss + self.entropy_weight * (per_vector - of_batch)
-        return Quantized(straight_through(codes, vectors), join_digits(bits, self.worth), loss)
+        return Quantized(straight_through(codes, vectors), self.places.join(bits), loss)
 
     def decode(self, indices: Tensor) -> Tensor:
         """Return the codes (..., D) named by `indices` (...)."""
@@ -72,11 +70,11 @@ class LookupFreeQuantizer(QuantizerModule):
 
     def digits(self, indices: Tensor) -> Tensor:
         """Return the bits, int64 (..., D), of `indices` (...)."""
-        return split_digits(indices, self.worth, self.sizes)
+        return self.places.split(indices)
 
 
-def sign_digits(code_dim: int) -> tuple[Tensor, Tensor]:
-    """Return what each bit of a code is worth and its number of values, int64 (D,) each.
+def sign_places(code_dim: int) -> MixedRadix:
+    """Return how D bits make an index.
 
     Raises:
         QuantizerError: The index would not fit int64.
@@ -86,8 +84,7 @@ def sign_digits(code_dim: int) -> tuple[Tensor, Tensor]:
             f"a code of {code_dim} bits does not fit an int64 index; expected 1 to 62 bits. Split wider vectors: "
             "components.quantizers.channel_split."
         )
-    sizes = [2] * code_dim
-    return place_values(sizes), torch.tensor(sizes)
+    return MixedRadix([2] * code_dim)
 
 
 # A study names this module in its parameters and calls `build` with those of its fields that the signature names.

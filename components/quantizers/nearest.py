@@ -45,24 +45,24 @@ def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
         rows, columns = _WIDE_ROWS, _WIDE_COLUMNS
     with without_autocast(flat.device):
         offset = codes.square().sum(1).mul(-0.5)
-        transposed = codes.t()
+        pieces = list(zip(offset.split(columns), codes.t().split(columns, 1), strict=True))
         found = torch.empty(count, dtype=torch.int64, device=flat.device)
         scores = flat.new_empty(min(rows, count) * columns)
-        for start in range(0, count, rows):
-            chunk = flat[start : start + rows]
+        for chunk, target in zip(flat.split(rows), found.split(rows), strict=True):
             best = at = None
-            for first in range(0, size, columns):
-                piece = slice(first, first + columns)
-                width = min(columns, size - first)
-                tile = scores[: chunk.shape[0] * width].view(chunk.shape[0], width)
-                torch.addmm(offset[piece], chunk, transposed[:, piece], out=tile)
+            first = 0
+            for constant, piece in pieces:
+                shape = chunk.shape[0], len(constant)
+                tile = scores[: shape[0] * shape[1]].view(shape)
+                torch.addmm(constant, chunk, piece, out=tile)
                 top, index = tile.max(1) if on_gpu else _first_largest(tile)
                 if best is None:
                     best, at = top, index
                 else:
                     at = torch.where(top > best, index + first, at)
                     best = torch.maximum(best, top)
-            found[start : start + rows] = at
+                first += len(constant)
+            target.copy_(at)
     return found.view(vectors.shape[:-1])
 
 

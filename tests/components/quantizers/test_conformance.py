@@ -192,6 +192,7 @@ def test_a_vector_has_the_same_code_alone_in_any_batch_and_in_any_order(family):
     assert torch.equal(quantizer(vectors[order]).indices, whole.indices[order])
     assert torch.equal(quantizer(vectors[order]).values, whole.values[order])
     assert torch.equal(quantizer(vectors.view(31, 1, D)).indices, whole.indices.unsqueeze(1))
+    assert torch.equal(quantizer(vectors[:16]).values, whole.values[:16])
     assert torch.equal(quantizer(vectors.t().contiguous().t()).indices, whole.indices)
 
 

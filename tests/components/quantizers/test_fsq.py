@@ -55,7 +55,7 @@ def test_values_never_fall_as_a_vector_rises_and_dimensions_do_not_mix():
 def test_the_error_is_at_most_half_a_step_of_the_bounded_vector():
     fsq = FiniteScalarQuantizer([8, 5, 4])
     vectors = torch.randn(1000, 3, generator=generator()) * 3
-    error = fsq(vectors).values * fsq.half_width - fsq.bound(vectors)
+    error = fsq(vectors).values * fsq.half_width[0] - fsq.bound(vectors)
     assert float(error.abs().max()) <= 0.5 + 1e-6
 
 
