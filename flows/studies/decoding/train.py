@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import torch
@@ -28,11 +27,21 @@ from flows.studies.decoding.sources import (
 TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE = "tokenizer.json", "config.json", "model.safetensors"
 
 
+def model_settings(params: TrainParams, vocabulary_size: int) -> dict[str, int | bool]:
+    """Return what the study decides of a model's CausalLMConfig; the rest is as it is by default."""
+    return {
+        "vocabulary_size": vocabulary_size,
+        "context": params.context,
+        "width": params.width,
+        "layers": params.layers,
+        "heads": params.heads,
+        "tied": params.tied,
+    }
+
+
 def build(params: TrainParams, vocabulary_size: int) -> CausalLM:
     """Build the model of an arm, on torch's default device."""
-    return CausalLM(
-        CausalLMConfig(vocabulary_size, params.context, params.width, params.layers, params.heads, params.tied)
-    )
+    return CausalLM(CausalLMConfig(**model_settings(params, vocabulary_size)))
 
 
 def train(stage: StageContext) -> None:
@@ -53,7 +62,8 @@ def train(stage: StageContext) -> None:
         windows = TextWindows(tokenizer, part(directory, "train"), params.context)
 
     torch.manual_seed(derive_seed(stage.seed, 1))
-    model = build(params, len(tokenizer.vocabulary))
+    settings = model_settings(params, len(tokenizer.vocabulary))
+    model = CausalLM(CausalLMConfig(**settings))
     curves = fit(
         model,
         lambda step, generator: windows.draw(params.batch, generator),
@@ -66,7 +76,7 @@ def train(stage: StageContext) -> None:
         units={"loss": "nats/token"},
     )
     tokenizer.save(stage.output / TOKENIZER_FILE)
-    config = {"tokenizer": params.tokenizer, "model": dataclasses.asdict(model.config)}
+    config = {"tokenizer": params.tokenizer, "model": settings}
     (stage.output / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
     save_weights(model, stage.output / WEIGHTS_FILE)
     curves.write(stage.output)
