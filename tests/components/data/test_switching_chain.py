@@ -73,13 +73,14 @@ def test_a_long_text_has_the_conditional_entropy_of_its_chain(chain):
     assert np.abs(rows - chain.transitions).max() < 0.02
 
 
-def test_stretches_of_a_text_follow_one_another_as_single_steps_do():
+def test_stretches_of_a_text_follow_one_another_as_single_steps_do(monkeypatch):
+    # In stretches this short the state at the end still depends on the one at the beginning.
+    monkeypatch.setattr("components.data.switching_chain._STRETCH", 3)
     chain = switching_chain(2, 0.99, 0.99)
     codes = sample_text(chain, 50_000, np.random.default_rng(1))
-    # Around the seams of the stretches the chain switches as often as anywhere.
-    places = np.arange(2 + 2000, 50_000, 2000)
-    assert (codes[places] != codes[places - 2]).mean() > 0.75
-    assert (codes[2:] != codes[:-2]).mean() == pytest.approx(0.99, abs=0.003)
+    switches = codes[2:] != codes[:-2]
+    for place in range(3):
+        assert switches[place::3].mean() == pytest.approx(0.99, abs=0.005)
 
 
 def test_equal_generators_give_equal_texts_of_any_length():

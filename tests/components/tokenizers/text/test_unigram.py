@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 
 from components.tokenizers.text.bpe import WORD_PIECES
+from components.tokenizers.text.piecewise import with_pieces
 from components.tokenizers.text.trie import UnknownSymbol
 from components.tokenizers.text.unigram import UnigramTokenizer, load, train
 from components.tokenizers.text.unigram_trainer import UnigramError, _Lattice, _Strings, learn
@@ -138,16 +139,18 @@ def test_certain_tokens_stay_whatever_follows_and_are_no_fewer_than_can_be(piece
 
 
 def test_the_memory_decides_validity_as_the_whole_sequence_does():
-    # B C is best for BC and A B for AB, but A BC for ABC: adjacent pairs do not decide.
-    scores = [("A", -1.0), ("B", -1.0), ("C", -5.0), ("BC", -3.0), ("AB", -2.5)]
+    # AB is best as A B and BC as B C, but ABC is a token of its own: adjacent pairs do not decide.
+    scores = [("A", -1.0), ("B", -1.0), ("C", -1.0), ("ABC", -2.0), (" ", -1.0), (" A", -1.5)]
     plain = UnigramTokenizer(Tokenizer(Unigram(scores)))
-    assert is_valid(plain, (0, 1))
-    assert not is_valid(plain, (0, 1, 2))
-    cut = train([english()], 36, pieces=WORD_PIECES)
+    cut = UnigramTokenizer(with_pieces(Tokenizer(Unigram(scores)), " ?[A-C]+| "), " ?[A-C]+| ")
+    drawn = np.array(list(product(range(6), repeat=4)))
     for tokenizer in (plain, cut):
+        assert is_valid(tokenizer, (0, 1))
+        assert is_valid(tokenizer, (1, 2))
+        assert not is_valid(tokenizer, (0, 1, 2))
         quick, full = Validity(tokenizer), Validity(tokenizer, memory=lambda tokens: tokens)
-        drawn = np.random.default_rng(0).integers(len(tokenizer.vocabulary), size=(300, 4))
         assert ((quick.states(drawn) >= 0) == (full.states(drawn) >= 0)).all()
+    assert cut.validity_memory((0, 4, 0, 1)) == plain.validity_memory((0, 4, 0, 1))[1:]
 
 
 def test_training_twice_in_two_processes_gives_the_same_bytes(tmp_path: Path):
