@@ -85,9 +85,8 @@ class _Figures(TextFigures):
         caption = (
             "What is left to learn, against the characters learned from: 1 is the loss of the best model of "
             "independent characters, 0 the entropy rate of the source, which no model can beat; one line per seed. "
-            "From order 2 on a transformer that reads characters first stays at 1. The same network on tokens starts "
-            "below one half, because tokens carry most of the dependence, and is at the entropy rate long before the "
-            "other leaves its plateau."
+            "From order 2 on a transformer that reads characters stays at 1 for long. Tokens carry much of the "
+            "dependence, so the same network on tokens has little left to learn from the start."
         )
         with self.figure("gaps", caption, 1, 3, (9.6, 3.2), sharey=True) as (figure, axes):
             for axis, (source, title) in zip(axes[0], _TITLES.items(), strict=True):
