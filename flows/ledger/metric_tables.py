@@ -13,7 +13,9 @@ from flows.ledger.results import Summary
 from flows.ledger.verdicts import to_precision
 
 WIDE = 12
-"""Conditions beside each other before a table is folded away."""
+"""Columns of a table before it is folded away."""
+TALL = 24
+"""Rows of a table before it is folded away."""
 
 DIRECTION = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
 
@@ -30,25 +32,51 @@ def metric_tables(
     """
     tables = []
     for metric, chosen in _by_metric(summaries):
-        conditions = sorted(dict.fromkeys(summary.at for summary in chosen), key=_natural)
+        conditions = {summary.at: parse_condition(summary.at) for summary in chosen}
         if len(conditions) < 2:
             continue
-        cells = {(summary.arm, summary.at): summary for summary in chosen}
-        present = [arm for arm in arms if any((arm, at) in cells for at in conditions)]
+        along = _along(list(conditions.values()))
+        columns = sorted(
+            {at.get(along, "") for at in conditions.values()}, key=lambda value: (_number_or(value), value)
+        )
+        cells = {
+            (summary.arm, _rest(conditions[summary.at], along), conditions[summary.at].get(along, "")): summary
+            for summary in chosen
+        }
+        rests = sorted({_rest(at, along) for at in conditions.values()}, key=_natural)
         seeds = max(summary.n for summary in chosen)
-        keys = {tuple(parse_condition(at)) for at in conditions}
-        along = next(iter(keys))[0] if len(keys) == 1 and len(next(iter(keys))) == 1 else ""
+        rows = [
+            _row(arm, [cells.get((arm, rest, column)) for column in columns], seeds) | {"at": rest.replace(",", ", ")}
+            for arm in arms
+            for rest in rests
+            if any((arm, rest, column) in cells for column in columns)
+        ]
         tables.append(
             {
                 **_words(metric, facts.get(metric), chosen),
                 "along": along,
-                "conditions": [parse_condition(at)[along] if along else at.replace(",", ", ") for at in conditions],
-                "rows": [_row(arm, [cells.get((arm, at)) for at in conditions], seeds) for arm in present],
+                "conditions": columns,
+                "rows": rows,
                 "seeds": seeds,
-                "folded": len(conditions) > WIDE,
+                "folded": len(columns) > WIDE or len(rows) > TALL,
             }
         )
     return tables
+
+
+def _along(conditions: Sequence[Mapping[str, str]]) -> str:
+    """The key whose values stand beside each other: numbers before words, then the one with the most values."""
+    keys = dict.fromkeys(key for condition in conditions for key in condition)
+    values = {key: {condition[key] for condition in conditions if key in condition} for key in keys}
+
+    def worth(key: str) -> tuple[bool, int]:
+        return all(math.isfinite(_number_or(value)) for value in values[key]) and len(values[key]) > 1, len(values[key])
+
+    return max(keys, key=worth)
+
+
+def _rest(condition: Mapping[str, str], along: str) -> str:
+    return ",".join(f"{key}={value}" for key, value in condition.items() if key != along)
 
 
 def single_table(

@@ -3,10 +3,14 @@
 import copy
 import json
 import threading
+from pathlib import Path
 
+import jsonschema
 import pytest
 
 from flows.ledger.history import FILE, HistoryError, append, read
+
+ROOT = Path(__file__).parents[3]
 
 
 def verdicts(estimate=2.0, verdict="reproduced", bar=1.0, **changes):
@@ -105,3 +109,28 @@ def test_variants_that_are_judged_at_the_same_time_all_get_their_entry(tmp_path)
         thread.join()
     assert sorted(entry["variant"] for entry in read(tmp_path)) == sorted(record["variant"] for record in records)
     assert all(json.loads(line) for line in (tmp_path / FILE).read_text().splitlines())
+
+
+def test_every_line_of_this_repositorys_histories_follows_the_published_schema():
+    schema = json.loads((ROOT / "params" / "schema" / "history.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for path in sorted((ROOT / "results").glob("*/history.jsonl")):
+        for line in path.read_text().splitlines():
+            assert list(validator.iter_errors(json.loads(line))) == [], path
+
+
+def test_what_is_appended_follows_the_published_schema(tmp_path):
+    schema = json.loads((ROOT / "params" / "schema" / "history.schema.json").read_text())
+    append(tmp_path, verdicts(), "2026-11-25", {"better": "rerun here"})
+    jsonschema.validate(json.loads((tmp_path / FILE).read_text()), schema)
+    assert read(tmp_path)[0]["claims"][0]["tier"] == "rerun here"
+
+
+def test_a_tier_that_an_early_entry_says_once_is_that_of_its_claims(tmp_path):
+    append(tmp_path, verdicts(), "2026-11-25")
+    entry = json.loads((tmp_path / FILE).read_text())
+    del entry["claims"][0]["tier"]
+    (tmp_path / FILE).write_text(json.dumps(entry | {"tier": "rerun here"}) + "\n")
+    assert read(tmp_path)[0]["claims"][0]["tier"] == "rerun here"
+    assert not append(tmp_path, verdicts(), "2026-11-26", {"better": "rerun here"})
