@@ -8,6 +8,7 @@ Letters: V tokens, M merges, N symbols.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,8 @@ class Merges:
     """What byte-pair encoding learned.
 
     Attributes:
-        vocabulary: Token strings by id: the symbols in ascending order, then the token of each merge. All differ: where
-            a pair was merged, no other way is left to spell the same token.
+        vocabulary: Token strings by id: the symbols in ascending order, then new tokens as they were made. Two pairs
+            that spell the same string make the same token.
         pairs: The M merges in order, as ids of the two tokens.
     """
 
@@ -43,7 +44,9 @@ class Merges:
 def encode_at_sizes(merges: Merges, codes: np.ndarray, sizes: Sequence[int]) -> Iterator[np.ndarray]:
     """Encode one text in merge order with the first tokens of a vocabulary, for several numbers of tokens at once.
 
-    The merges of a smaller vocabulary are the first merges of a larger one, so one pass gives all.
+    The merges of a smaller vocabulary are the first merges of a larger one, so one pass gives all. A pair that an
+    earlier merge names and a later one forms again (two pairs may spell one token) is merged at once, as the lowest
+    rank always goes first.
 
     Args:
         merges: What was learned.
@@ -53,15 +56,60 @@ def encode_at_sizes(merges: Merges, codes: np.ndarray, sizes: Sequence[int]) -> 
     Yields:
         Token ids in order, (T,) int64, one array for each size.
     """
-    symbols = len(merges.vocabulary) - len(merges.pairs)
+    symbols = len(merges.vocabulary) - _made(merges)
     whole = np.full(min(1, len(codes)), len(codes))
     index = PairIndex(codes, whole, np.ones_like(whole), symbols)
-    done = 0
+    ids = {token: place for place, token in enumerate(merges.vocabulary)}
+    rank = {pair: place for place, pair in enumerate(merges.pairs)}
+    holding: dict[int, list[tuple[int, int]]] = {}
+    become = [ids[merges.vocabulary[left] + merges.vocabulary[right]] for left, right in merges.pairs]
+    done, made = 0, symbols
     for size in sizes:
-        for left, right in merges.pairs[done : max(0, size - symbols)]:
-            index.merge(left, right, symbols + done)
+        # A merge that makes an old token was learned only on the way to a further new one.
+        while done < len(merges.pairs) and made < size:
+            made = max(made, become[done] + 1)
+            waiting = [done]
+            while waiting:
+                place = heapq.heappop(waiting)
+                pair, token = merges.pairs[place], become[place]
+                old = token < len(index.token_counts)
+                if index.merge(*pair, token) and old:
+                    for again in {rank[other] for other in holding.get(token, ()) if rank[other] <= done}:
+                        if again not in waiting:
+                            heapq.heappush(waiting, again)
+            for token in set(merges.pairs[done]):
+                holding.setdefault(token, []).append(merges.pairs[done])
             done += 1
         yield index.tokens[index.tokens >= 0]
+
+
+def _made(merges: Merges) -> int:
+    return sum(len(token) > 1 for token in merges.vocabulary)
+
+
+class _Growing:
+    """A vocabulary and merges in the making."""
+
+    def __init__(self, symbols: Sequence[str], vocabulary_size: int) -> None:
+        if len(symbols) > vocabulary_size:
+            raise BytePairError(
+                f"vocabulary_size is {vocabulary_size}, but the texts have {len(symbols)} symbols; expected room "
+                "for all."
+            )
+        self.vocabulary = list(symbols)
+        self.pairs: dict[tuple[int, int], int] = {}
+        self._ids = {token: place for place, token in enumerate(symbols)}
+
+    def merge(self, left: int, right: int) -> int:
+        """Take a pair among the merges and return the token that it becomes."""
+        token = self.vocabulary[left] + self.vocabulary[right]
+        if token not in self._ids:
+            self._ids[token] = len(self.vocabulary)
+            self.vocabulary.append(token)
+        return self.pairs.setdefault((left, right), self._ids[token])
+
+    def result(self) -> Merges:
+        return Merges(tuple(self.vocabulary), tuple(self.pairs))
 
 
 def learn(pieces: Mapping[str, int], vocabulary_size: int, *, alphabet: str = "") -> Merges:
@@ -77,12 +125,12 @@ def learn(pieces: Mapping[str, int], vocabulary_size: int, *, alphabet: str = ""
 
     Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", section 3.2.
     """
-    symbols, pairs = _symbols(pieces, alphabet, vocabulary_size), []
-    index = PairIndex.of_pieces(pieces, symbols)
-    while len(symbols) + len(pairs) < vocabulary_size and (most := index.counts.max(initial=0)) > 0:
-        pairs.append(index.lowest(np.flatnonzero(index.counts == most)))
-        index.merge(*pairs[-1], len(symbols) + len(pairs) - 1)
-    return _merges(symbols, pairs)
+    symbols = _symbols(pieces, alphabet)
+    growing, index = _Growing(symbols, vocabulary_size), PairIndex.of_pieces(pieces, symbols)
+    while len(growing.vocabulary) < vocabulary_size and (most := index.counts.max(initial=0)) > 0:
+        left, right = index.lowest(np.flatnonzero(index.counts == most))
+        index.merge(left, right, growing.merge(left, right))
+    return growing.result()
 
 
 def learn_sequentially(text: str, vocabulary_size: int, *, alphabet: str = "") -> Merges:
@@ -103,10 +151,11 @@ def learn_sequentially(text: str, vocabulary_size: int, *, alphabet: str = "") -
     Source: Rajaraman et al. 2024, "Toward a Theory of Tokenization in LLMs" (arXiv 2404.08335), the sequential
     variant of byte-pair encoding.
     """
-    symbols, found = _symbols([text], alphabet, vocabulary_size), []
+    symbols = _symbols([text], alphabet)
+    growing = _Growing(symbols, vocabulary_size)
     merges = vocabulary_size - len(symbols)
     if merges == 0:
-        return _merges(symbols, found)
+        return growing.result()
     size = len(text) // merges
     if size < 2:
         raise BytePairError(
@@ -120,9 +169,9 @@ def learn_sequentially(text: str, vocabulary_size: int, *, alphabet: str = "") -
         pairs, counts = np.unique(np.stack([tokens[:-1], tokens[1:]], axis=1), axis=0, return_counts=True)
         if len(pairs):
             # The pairs are sorted, so the first of the most frequent ones has the lowest ids.
-            found.append(tuple(pairs[counts.argmax()].tolist()))
-            index.merge(*found[-1], len(symbols) + len(found) - 1)
-    return _merges(symbols, found)
+            left, right = pairs[counts.argmax()].tolist()
+            index.merge(left, right, growing.merge(left, right))
+    return growing.result()
 
 
 def train(
@@ -147,17 +196,5 @@ def train(
     return learn_sequentially("".join(texts), vocabulary_size, alphabet=alphabet).tokenizer()
 
 
-def _symbols(texts: Iterable[str], alphabet: str, vocabulary_size: int) -> list[str]:
-    symbols = sorted(set(alphabet).union(*texts))
-    if len(symbols) > vocabulary_size:
-        raise BytePairError(
-            f"vocabulary_size is {vocabulary_size}, but the texts have {len(symbols)} symbols; expected room for all."
-        )
-    return symbols
-
-
-def _merges(symbols: list[str], pairs: list[tuple[int, int]]) -> Merges:
-    vocabulary = list(symbols)
-    for left, right in pairs:
-        vocabulary.append(vocabulary[left] + vocabulary[right])
-    return Merges(tuple(vocabulary), tuple(pairs))
+def _symbols(texts: Iterable[str], alphabet: str) -> list[str]:
+    return sorted(set(alphabet).union(*texts))

@@ -81,7 +81,7 @@ class PairIndex:
         Args:
             left: Token.
             right: Token.
-            merged: Token that both become, the next new id.
+            merged: Token that both become, an old one or the next new id.
 
         Returns:
             How often the pair was replaced, pieces counted as often as they occur.
@@ -90,7 +90,8 @@ class PairIndex:
         places = self._valid_places(row, left, right)
         if left == right:
             places = _not_overlapping(places, self._next)
-        self.token_counts = np.append(self.token_counts, 0)
+        if merged == len(self.token_counts):
+            self.token_counts = np.append(self.token_counts, 0)
         if not len(places):
             return 0
         second = self._next[places]

@@ -112,7 +112,7 @@ def learn(pieces: Mapping[str, int], vocabulary_size: int, *, alphabet: str = ""
             f"vocabulary_size is {vocabulary_size}, but there are {len(symbols)} symbols; expected at least one symbol "
             "and room for all."
         )
-    vocabulary = list(symbols)
+    vocabulary, ids = list(symbols), {symbol: place for place, symbol in enumerate(symbols)}
     index = PairIndex.of_pieces(pieces, symbols)
     while len(vocabulary) < vocabulary_size:
         alive = np.flatnonzero(index.counts)
@@ -122,8 +122,11 @@ def learn(pieces: Mapping[str, int], vocabulary_size: int, *, alphabet: str = ""
         if most <= 0:
             break
         left, right = index.lowest(alive[gains == most])
-        index.merge(left, right, len(vocabulary))
-        vocabulary.append(vocabulary[left] + vocabulary[right])
+        token = vocabulary[left] + vocabulary[right]
+        if token not in ids:
+            ids[token] = len(vocabulary)
+            vocabulary.append(token)
+        index.merge(left, right, ids[token])
     return tuple(vocabulary)
 
 
