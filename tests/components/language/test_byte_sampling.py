@@ -18,14 +18,14 @@ distributions = st.lists(st.floats(0.01, 1), min_size=2, max_size=6).map(
 )
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=50, derandomize=True)
 @given(distributions, st.floats(0.2, 3))
 def test_temperature_takes_powers(probabilities, temperature):
     expected = probabilities ** (1 / temperature)
     assert reshape(np.log(probabilities), temperature) == pytest.approx(expected / expected.sum())
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=50, derandomize=True)
 @given(distributions, st.floats(0.01, 1))
 def test_the_nucleus_is_the_smallest_set_of_likeliest_symbols_with_that_much_probability(probabilities, top_p):
     kept = reshape(np.log(probabilities), top_p=top_p) > 0

@@ -8,6 +8,8 @@ from components.language.byte_stream import ByteStream
 from components.language.random_token_model import RandomTokenModel
 from components.metrics.bits_per_byte import BitsPerByteError, bits, bits_per_byte, per_text
 
+TOKENIZERS = small_tokenizers()
+
 
 def test_a_uniform_model_of_bytes_needs_8_bits_per_byte():
     text_bytes = np.array([10, 300, 1])
@@ -38,9 +40,9 @@ def test_texts_without_bytes_and_unequal_numbers_are_refused():
         per_text(np.array([1.0, 2.0]), np.array([3]))
 
 
-@pytest.mark.parametrize("name", small_tokenizers())
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_token_model_and_its_bytes_agree_on_texts_up_to_the_invalid_mass(name):
-    tokenizer = small_tokenizers()[name]
+    tokenizer = TOKENIZERS[name]
     model = RandomTokenModel(tokenizer, 0, only_valid=False)
     exact, plain = (byte_rows(tokenizer, model.next, exact=flag) for flag in (True, False))
     for text in ("abba", "babbaabbab", "a"):

@@ -9,7 +9,7 @@ from components.tokenizers.text.trie import UnknownSymbol, VocabularyError, Voca
 vocabularies = st.sets(st.text("abc\x00\xff", min_size=1, max_size=4), min_size=1, max_size=12).map(sorted)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(vocabularies, st.randoms(use_true_random=False))
 def test_the_order_is_that_of_the_strings_and_columns_spell_them(tokens, random):
     random.shuffle(tokens)
@@ -22,7 +22,7 @@ def test_the_order_is_that_of_the_strings_and_columns_spell_them(tokens, random)
         assert (codes[len(text) :] == ENDED).all()
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(vocabularies, st.text("abc\x00\xff", max_size=5))
 def test_tokens_that_begin_with_a_string_are_one_range(tokens, text):
     words = LexicographicVocabulary(tokens)
@@ -37,7 +37,7 @@ def test_tokens_that_begin_with_a_string_are_one_range(tokens, text):
     assert [words.vocabulary[token] for token in words.order[low:high]] == longer
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(vocabularies, st.integers(0, 3))
 def test_sums_by_symbol_are_those_over_single_tokens(tokens, depth):
     words = LexicographicVocabulary(tokens)

@@ -78,8 +78,8 @@ def test_every_metric_is_declared_with_the_unit_it_is_written_in(runs):
             assert declared[metric].unit == unit, metric
 
 
-def test_every_metric_that_a_claim_names_is_measured_where_it_names_it(runs, tmp_path):
-    derived = judge.derive(judged(runs, tmp_path / "judge"))
+def test_every_metric_that_a_claim_names_is_measured_where_it_names_it(runs, judged):
+    derived, _ = judged
     for claim in PAPER.claims:
         for test in (*claim.gates, *claim.tests):
             for arm in test.arms:
@@ -138,25 +138,26 @@ def test_a_stage_gives_the_same_bytes_twice(runs, tmp_path):
     assert (first / "metrics.parquet").read_bytes() == (again / "metrics.parquet").read_bytes()
 
 
-def judged(runs: Runs, output: Path) -> JudgeContext:
-    output.mkdir()
-    return JudgeContext(
-        PAPER, "python", "smoke", {(arm, SEED): run for arm, run in runs.evaluations.items()}, {}, output
-    )
+@pytest.fixture(scope="module")
+def judged(runs, tmp_path_factory) -> tuple[dict, list[Path]]:
+    """The derived metrics, and the figures of two judge stages."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    evaluations = {(arm, SEED): run for arm, run in runs.evaluations.items()}
+    for folder in folders:
+        derived = judge.derive(JudgeContext(PAPER, "python", "smoke", evaluations, {}, folder))
+    return derived, [folder / "figures" for folder in folders]
 
 
-def test_figures_are_the_same_bytes_every_time_and_each_has_a_caption(runs, tmp_path):
-    for name in ("one", "two"):
-        judge.derive(judged(runs, tmp_path / name))
-    one, two = (tmp_path / name / "figures" for name in ("one", "two"))
+def test_figures_are_the_same_bytes_every_time_and_each_has_a_caption(judged):
+    _, (one, two) = judged
     assert {path.name for path in one.iterdir()} == {"bits-behind-cut.svg", "completions.svg", "ensemble.svg"}
     for path in one.iterdir():
         assert "<dc:title>" in path.read_text()
         assert path.read_bytes() == (two / path.name).read_bytes()
 
 
-def test_the_best_filling_is_the_highest_rate_of_any_arm(runs, tmp_path):
-    derived = judge.derive(judged(runs, tmp_path / "judge"))
+def test_the_best_filling_is_the_highest_rate_of_any_arm(runs, judged):
+    derived, _ = judged
     best = derived["byte_exact", SEED].frame()
     rates = [np.mean(runs.values(arm, "middle_match")) for arm in PAPER.arms if runs.values(arm, "middle_match")]
     assert best["value"].item() == max(rates)
