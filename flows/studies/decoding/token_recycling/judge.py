@@ -128,9 +128,14 @@ class _Figures(RunFigures):
                     depth.plot(places, values, style, ms=4, color=colour, **filled)
                 places, values = self._along("tr_hot", "acceptance_by_candidate", model, "candidate")
                 candidate.bar(places + offset, values, 0.36, color=colour)
-            share.set(xlabel="tokens of a forward pass", ylabel="share of passes", yscale="log")
+            share.set(xlabel="tokens of a forward pass", ylabel="share of passes")
             depth.set(xlabel="depth of the draft", ylabel="share accepted", ylim=(0, 1))
-            candidate.set(xlabel="place in the parent's row", ylabel="share of accepted drafts", yscale="log")
+            candidate.set(xlabel="place in the parent's row", ylabel="share of accepted drafts")
+            for axis in (share, candidate):
+                axis.set_yscale("log")
+                axis.set_ylim(0.001, 1)
+                axis.set_yticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
+                axis.minorticks_off()
             figure.legend(*share.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
 
     def _along(self, arm: str, metric: str, model: str, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +149,7 @@ class _Figures(RunFigures):
         caption = (
             "One held-out piece of code, continued by 64 tokens: each change of shade is one forward pass of the "
             "model. All decoders spell the same text; the fewer the shades, the fewer the passes. The prompt is the "
-            "last of its set, so the hot matrix has seen nineteen others."
+            "last of its set, so the hot matrix has seen all others."
         )
         seed = min(self.runs(arms[-1]))
         with self.figure("passes", caption, 1, len(arms), (3.5 * len(arms), 2.9)) as (_, axes):
@@ -177,7 +182,7 @@ def _draw_passes(axis: Axes, texts: list[str]) -> None:
                     axis.add_patch(shade)
                     written = part.rstrip()
                     indent = len(written) - len(written.lstrip())
-                    axis.text(column + indent, row + 0.5, written.strip(), family="monospace", fontsize=6.2,
+                    axis.text(column + indent, row + 0.5, written.strip(), family="monospace", fontsize=8.2,
                               va="center", parse_math=False)  # fmt: skip
                 column += len(part)
                 if line:
