@@ -1,6 +1,7 @@
 """The stages of number-token-loss at the smoke profile, and what they must say where the answer is known."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from components.errors import TesseraError
 from components.language.answering import cross_entropy
+from components.language.t5 import T5, T5Config, hub_name
 from components.metrics.tables import MetricTable, condition
-from components.tokenizers.text.numeric import CharacterTokenizer
+from components.tokenizers.text.numeric import ALPHABET, CharacterTokenizer
 from components.training.determinism import reset
+from components.training.weights import read_tensors, write_tensors
 from flows.declarations.paper import AllOf
 from flows.declarations.resolve import resolve
 from flows.declarations.workspace import Workspace
@@ -142,7 +146,7 @@ def test_a_stage_gives_the_same_bytes_twice(runs, variant, arm, tmp_path):
 @pytest.mark.parametrize(
     ("variant", "expected"),
     [
-        ("math-questions", {"errors.svg", "digits.svg", "false-minimum.svg"}),
+        pytest.param("math-questions", {"errors.svg", "digits.svg", "false-minimum.svg"}, marks=pytest.mark.slow),
         ("regression", {"regression.svg"}),
     ],
 )
@@ -327,6 +331,34 @@ def test_the_full_profile_builds_t5_base(tmp_path):
     assert other.model.embedding.encodings.shape[1] == 768
     for arm in PAPER.arms_of("math-questions"):
         resolve(PAPER, "math-questions", arm, "full", "evaluate")
+
+
+def test_a_training_starts_from_the_files_of_a_t5_of_the_hub(runs, tmp_path):
+    pieces = ["<pad>", "</s>", "<unk>", "▁", "12", *ALPHABET.replace(" ", "")]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.add_special_tokens(["<pad>", "</s>"])
+    base = tmp_path / "t5-tiny"
+    base.mkdir()
+    tokenizer.save(str(base / "tokenizer.json"))
+    torch.manual_seed(0)
+    model = T5(T5Config(128, 8, 1, 2, 4, 32))
+    write_tensors({hub_name(name): part for name, part in model.state_dict().items()}, base / "model.safetensors")
+    config = {
+        "vocab_size": 128, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "d_ff": 32,
+        "relative_attention_num_buckets": 32, "decoder_start_token_id": 0,
+    }  # fmt: skip
+    (base / "config.json").write_text(json.dumps(config))
+    settings = {"network": "t5_answering", "tokenizer": "digit_splitting", "initial": "t5-tiny"}
+    given = {"data/math-questions": runs.data["math-questions"], "bases/t5-tiny": base}
+    trained = run_stage("train", "math-questions", "ce_ntl_was", given, tmp_path / "train", **settings)
+    before = model.embedding.weight.detach()
+    after = read_tensors(trained / "model.safetensors")["model.embedding.weight"]
+    assert 0 < (after - before).abs().max() < 0.1, "two steps from the base's weights"
+    given["train"] = trained
+    evaluated = run_stage("evaluate", "math-questions", "ce_ntl_was", given, tmp_path / "evaluate", **settings)
+    frame = pl.read_parquet(evaluated / "metrics.parquet")
+    assert {"nerr", "digit_error", "nats_per_token"} <= set(frame["metric"])
 
 
 def test_arms_choose_only_the_components_they_use():
