@@ -15,7 +15,7 @@ from scene_worlds import WORLDS
 from components.data.scenes import captions, descriptions
 from components.data.scenes.descriptions import Description, Thing
 from components.data.scenes.sampling import draw
-from components.data.scenes.world import RELATIONS, ScenesError
+from components.data.scenes.world import RELATIONS, ScenesError, World
 
 NAMES = list(WORLDS)
 RED, BLUE = Thing("small", None, "red", "circle"), Thing("large", None, "blue", "square")
@@ -219,6 +219,15 @@ def test_captions_of_one_scene_are_a_function_of_its_position_and_the_seed():
 def test_too_many_paraphrases_are_refused():
     with pytest.raises(ScenesError, match="no 40 captions found for 'a circle', only 4; ask for fewer"):
         captions.paraphrases([Description((Thing(None, None, None, "circle"),))], 40, seed=0)
+
+
+def test_worlds_of_single_objects_have_captions_without_relations():
+    world = World.of({"side": 16, "objects": [1, 1], "sizes": {"only": 3.0}, "colours": ["red"], "held_out": None})
+    each = descriptions.describe(draw(world, 0, "train", np.arange(40)))
+    texts = [captions.caption(one) for one in each]
+    assert all(captions.parse(text, world) == one for one, text in zip(each, texts, strict=True))
+    assert "a star on a white background" in texts
+    assert captions.vocabulary(world) == sorted({word for text in texts for word in captions.words(text)})
 
 
 def test_an_comes_before_vowels():
