@@ -82,7 +82,7 @@ def _facts(views: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     states = [variant["verified_state"] for variant in variants if variant["verified_state"]]
     return {
         "machines": list(dict.fromkeys(_short_machine(record.verdicts["machine"]) for record in records)),
-        "minutes": sum(record.verdicts["minutes"] or 0 for record in records),
+        "minutes": sum(view["minutes"] or 0 for view in views),
         "stages": sum(len(record.verdicts["stages"]) for record in records),
         "memory": max((variant["cost"]["memory"] for variant in variants if variant["cost"]), default=0.0),
         "first": dates[0] if dates else "",

@@ -63,7 +63,7 @@ def paper_view(
         "counts": counts,
         "judged": any(row.judged and not row.demo for row in rows),
         "words": ", ".join(f"{count} {word}" for word, count in counts.items() if count),
-        "minutes": sum(record.verdicts["minutes"] or 0 for record in records) if records else None,
+        "minutes": _total([variant["minutes"] for variant in variants]),
         "age": ages[id(canonical)] if canonical else None,
         "verified": verified.standing(verifications.get(paper.canonical), canonical.verdicts) if canonical else "",
         "claims": [claim for claim, row in zip(claims, rows, strict=True) if not row.demo],
@@ -99,6 +99,11 @@ def _missing(view: Mapping[str, Any], judged: bool) -> list[str]:
     if not any(variant["figures"] for variant in view["variants"]):
         missing.append("no figure")
     return missing
+
+
+def _total(minutes: Sequence[float | None]) -> float | None:
+    known = [value for value in minutes if value is not None]
+    return sum(known) if known else None
 
 
 def _scopes(rows: Sequence[ClaimRow]) -> list[str]:

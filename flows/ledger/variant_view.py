@@ -62,6 +62,8 @@ def variant_view(
         "figures": read_figures(record.directory),
         "rerun": _rerun(paper, record),
         "cost": _cost_view(spent),
+        "minutes": _minutes(record, spent),
+        "timed": max(record.verdicts["timed_stages"], len(spent.keys() & record.verdicts["stages"].keys())),
         "verified": verified.standing(verification, record.verdicts),
         "verified_state": verification.state if verification else "",
         "verification": verification,
@@ -131,6 +133,14 @@ def _cost_view(spent: Mapping[str, Cost]) -> dict[str, Any] | None:
             for name, cost in spent.items()
         },
     }
+
+
+def _minutes(record: Record, spent: Mapping[str, Cost]) -> float | None:
+    """Wall time of all stages; a judge knows nothing of those that were restored for it, what is kept beside it may."""
+    known = [cost for name, cost in spent.items() if name in record.verdicts["stages"]]
+    if len(known) > record.verdicts["timed_stages"]:
+        return sum(cost.wall_seconds for cost in known) / 60
+    return record.verdicts["minutes"]
 
 
 def _rerun(paper: Paper, record: Record) -> list[str]:
