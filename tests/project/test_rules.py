@@ -34,6 +34,15 @@ FORBIDDEN_CALLS = {
     "pytest.mark.skipif",
     "pytest.mark.xfail",
 }
+# What a test may do because what it needs lies outside the lock file or outside the tree, or because Python itself is the
+# truth that it compares with.
+ALLOWED = {
+    "tests/web/test_browser.py": {"pytest.skip", "pytest.importorskip"},  # a browser
+    "tests/benchmarks/test_ledger.py": {"pytest.skip", "pytest.importorskip"},  # a browser
+    "tests/benchmarks/test_quantizers.py": {"pytest.skip", "pytest.importorskip"},  # a peer that is no dependency
+    "tests/flows/ledger/test_bars.py": {"pytest.skip"},  # the git history, which an archive of the tree lacks
+    "tests/flows/declarations/test_arithmetic.py": {"eval"},  # expressions that the test itself makes
+}
 FORBIDDEN_ARGUMENTS = {("shell", True), ("allow_pickle", True), ("weights_only", False)}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "base", "manager", "managers"}
 # Written in two parts, so that this file does not hold them.
@@ -112,7 +121,12 @@ def test_every_folder_of_code_is_a_package():
 
 
 def test_no_forbidden_construct_is_used():
-    listed = [f"{path}:{line}: {what}" for path in modules() for line, what in offences(tree(path))]
+    listed = [
+        f"{path}:{line}: {what}"
+        for path in modules()
+        for line, what in offences(tree(path))
+        if what not in ALLOWED.get(path.as_posix(), ())
+    ]
     assert listed == []
 
 

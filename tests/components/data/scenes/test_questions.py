@@ -48,7 +48,7 @@ def asked(name: str, split: str = "train", blocks: int = 1) -> tuple[pl.DataFram
 def test_every_answer_is_what_a_brute_force_reader_finds_in_the_record(name, split):
     world = WORLDS[name]
     if split == "combinations" and not world.held_out:
-        pytest.skip("holds out nothing")
+        return  # holds out nothing
     table, rows = asked(name, split)
     for scene, kind, question, said in table.filter(pl.col("scene") < 1024).rows():
         if kind == "caption" and len(rows[scene]["objects"]) > 4:

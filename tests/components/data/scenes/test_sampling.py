@@ -39,7 +39,7 @@ def test_objects_touch_neither_each_other_nor_the_border(scenes):
 
 def test_signs_lie_inside_and_touch_no_object(scenes):
     if not scenes.world.sign:
-        pytest.skip("a world without signs")
+        return  # a world without signs
     width, height = sign_size(scenes.world)
     for row in np.flatnonzero(scenes.has_sign):
         left, top = scenes.sign_at[row]
@@ -58,7 +58,7 @@ def test_signs_lie_inside_and_touch_no_object(scenes):
 
 def test_objects_of_a_grid_stand_in_different_cells(scenes):
     if not scenes.world.grid:
-        pytest.skip("a world without a grid")
+        return  # a world without a grid
     cell = scenes.world.side / scenes.world.grid
     for row in range(len(scenes)):
         centre, radius = circles(scenes, row)
