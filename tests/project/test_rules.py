@@ -34,7 +34,7 @@ FORBIDDEN_CALLS = {
     "pytest.mark.skipif",
     "pytest.mark.xfail",
 }
-# What a test may do because what it needs lies outside the lock file or outside the tree, or because Python itself is the
+# What a test may do because what it needs lies outside the lock file or the tree, or because Python itself is the
 # truth that it compares with.
 ALLOWED = {
     "tests/web/test_browser.py": {"pytest.skip", "pytest.importorskip"},  # a browser
