@@ -103,4 +103,4 @@ classifier = load_base("{stage.paper}")
 logits = classifier(images)              # images: uint8 or [0, 1], (B, 3, 32, 32)
 features = classifier.features(images)   # (B, {model.feature_dim})
 ```
-"""
+"""  # noqa: E501
