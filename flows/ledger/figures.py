@@ -23,12 +23,16 @@ class Figure:
         caption: Title in the SVG's metadata, or the name in words where it has none.
         description: Description in the metadata, or the caption: the text alternative.
         source: The SVG as a data URI.
+        width: Width of its view box; a page keeps the room free until the picture is there.
+        height: Height of its view box.
     """
 
     name: str
     caption: str
     description: str
     source: str
+    width: int
+    height: int
 
 
 def read_figures(directory: Path) -> list[Figure]:
@@ -49,7 +53,18 @@ def _read(path: Path) -> Figure:
     words = path.stem.replace("_", " ").replace("-", " ")
     caption = _text(tree, "title") or words[:1].upper() + words[1:]
     source = "data:image/svg+xml;base64," + base64.b64encode(content).decode("ascii")
-    return Figure(path.stem, caption, _text(tree, "description") or _text(tree, "desc") or caption, source)
+    width, height = _size(tree)
+    description = _text(tree, "description") or _text(tree, "desc") or caption
+    return Figure(path.stem, caption, description, source, width, height)
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int]:
+    """Width and height by the view box; 4 to 3 where there is none."""
+    try:
+        width, height = (float(part) for part in tree.get("viewBox", "").split()[2:])
+    except ValueError:
+        return 400, 300
+    return max(round(width), 1), max(round(height), 1)
 
 
 def _text(tree: ElementTree.Element, name: str) -> str:

@@ -200,6 +200,7 @@ def test_everything_can_be_reached_with_the_keyboard_alone(visit):
 def test_nothing_sticks_out_at_any_width(visit, path):
     page = visit(path)
     page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    page.evaluate("Promise.all(Array.from(document.images).map(image => (image.loading = 'eager', image.decode())))")
     assert page.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth > 0)")
     for width in (380, 768, 1280):
         page.set_viewport_size({"width": width, "height": 800})
@@ -275,6 +276,8 @@ def test_on_paper_there_are_no_controls_and_what_is_folded_away_is_printed(visit
     assert not page.locator("header.bar").is_visible()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
+    assert page.locator("img").count() == 2
+    assert page.locator("img[loading=lazy]").count() == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() > 0
     page.pdf(path=str(tmp_path / "paper.pdf"), format="A4")

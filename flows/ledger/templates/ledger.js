@@ -107,11 +107,14 @@
       show();
     }));
   }
-  // What is folded away is printed too.
-  addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((part) => {
-    part.open = true;
-    part.dataset.printed = "";
-  }));
+  // What is folded away, or was not scrolled to, is printed too.
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details:not([open])").forEach((part) => {
+      part.open = true;
+      part.dataset.printed = "";
+    });
+    document.querySelectorAll("img[loading=lazy]").forEach((image) => { image.loading = "eager"; });
+  });
   addEventListener("afterprint", () => document.querySelectorAll("details[data-printed]").forEach((part) => {
     part.open = false;
     delete part.dataset.printed;
