@@ -149,8 +149,21 @@ class DvcGraph:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             return False
+        except TypeError:
+            if not self._has_empty_run_cache(stage):
+                raise
+            return False
         self.commit(address)
         return True
+
+    def _has_empty_run_cache(self, stage: PipelineStage) -> bool:
+        """Tell whether a kill left the run cache's folder of a stage without an entry, which DVC cannot read."""
+        from dvc.stage.cache import _can_hash, _get_stage_hash
+
+        if not _can_hash(stage) or not (key := _get_stage_hash(stage)):
+            return False
+        folder = Path(self._repo.stage_cache.cache_dir, key[:2], key)
+        return folder.is_dir() and not any(folder.iterdir())
 
     def commit(self, address: str) -> None:
         """Record a finished stage: hash its inputs and outputs, fill the caches, write its lock file.

@@ -248,3 +248,15 @@ def test_more_ready_stages_run_in_order_of_priority(tmp_path):
 
     execute(tmp_path, jobs=1, priority=lambda node: ord(node.address), observers=(Record(),))
     assert started == ["d", "c", "b", "a"]
+
+
+def test_a_folder_of_the_run_cache_that_a_kill_left_empty_stands_for_no_run(tmp_path):
+    toy_dag.make(tmp_path, DIAMOND)
+    execute(tmp_path)
+    for entry in (tmp_path / ".dvc" / "cache" / "runs").glob("*/*/*"):
+        entry.unlink()
+    (tmp_path / "dvc.lock").unlink()
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    states, _, _ = execute(tmp_path)
+    assert set(states.values()) == {State.DONE}
