@@ -83,15 +83,15 @@ def _distinct(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor
 
 
 def _plus_plus(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    # All draws at once: none of them has to wait for the device.
-    draws = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).to(vectors.device)
+    draws = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu()
     centres = vectors.new_empty(count, vectors.shape[1])
     nearest = torch.full_like(vectors[:, 0], torch.inf)
-    weights = torch.ones_like(nearest)
+    weights = torch.ones(len(vectors), dtype=torch.float64)
     for place in range(count):
-        mass = weights.double().cumsum(0)
-        pick = torch.searchsorted(mass, draws[place : place + 1] * mass[-1], right=True).clamp_(max=len(vectors) - 1)
-        centres[place] = vectors[pick].squeeze(0)
+        # On the CPU: a GPU has no deterministic running sum.
+        mass = weights.cumsum(0)
+        pick = torch.searchsorted(mass, draws[place] * mass[-1], right=True).clamp_(max=len(vectors) - 1)
+        centres[place] = vectors[int(pick)]
         nearest = torch.minimum(nearest, (vectors - centres[place]).square().sum(1))
-        weights = nearest
+        weights = nearest.double().cpu()
     return centres

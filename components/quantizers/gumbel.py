@@ -66,7 +66,7 @@ class GumbelQuantizer(QuantizerModule):
         """Quantize `vectors` (..., D): sampled codes in training, the likeliest in evaluation."""
         self.check_vectors(vectors)
         with without_autocast(vectors.device):
-            logits = F.linear(exact(vectors), exact(self.to_logits.weight), exact(self.to_logits.bias))
+            logits = self.to_logits(exact(vectors))
             noisy = logits - torch.empty_like(logits).exponential_().log() if self.training else logits
             indices = noisy.detach().argmax(-1)
             relaxed = F.softmax(noisy / self.temperature, -1) @ self.codes.detach()

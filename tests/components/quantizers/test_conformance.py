@@ -256,7 +256,7 @@ def test_a_fit_to_the_first_batch_depends_on_the_generator_alone(family):
 def test_half_precision_names_the_codes_of_the_rounded_vectors(family):
     quantizer = family.build().eval()
     quantizer.start_from(draw(100), generator())
-    vectors = draw(64)
+    vectors = draw(600)
     expected = quantizer(vectors)
     with torch.autocast("cpu", torch.bfloat16):
         inside = quantizer(vectors)

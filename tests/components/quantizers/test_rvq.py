@@ -53,6 +53,12 @@ def test_the_commitment_gradient_is_that_of_every_residual():
     torch.testing.assert_close(vectors.grad, 0.25 * 2 * sum(residuals) / 10)
 
 
+def test_without_commitment_the_loss_moves_codes_only():
+    vectors = torch.randn(10, 4, generator=generator()).requires_grad_()
+    quantizer(commitment_weight=0.0)(vectors).loss.backward()
+    assert float(vectors.grad.abs().sum()) == 0
+
+
 def test_codes_of_a_stage_learn_from_that_stage_alone():
     rvq = quantizer()
     vectors = torch.randn(10, 4, generator=generator())
