@@ -66,7 +66,8 @@ class MeanPooledRegressor(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the predicted value of each sequence, (B, T) to (B,)."""
         states = self.transformer(self.embedding(tokens) + self.positions.weight[: tokens.shape[1]])
-        return self.mean + self.deviation * self.head(states.mean(1))[:, 0]
+        # Half precision holds three digits: under autocast the head's output is scaled in the buffers' own.
+        return self.mean + self.deviation * self.head(states.mean(1))[:, 0].to(self.mean.dtype)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error over the variance of the training targets: 1 for always their mean."""

@@ -65,7 +65,8 @@ class XValLM(CausalLM):
         factor = (values / self.scale).where(tokens == self.number_token, 1.0)
         hidden = self.embedding(tokens) * factor[..., None] + self.positions.weight[past : past + tokens.shape[1]]
         hidden = self.transformer(hidden, cache=cache)
-        return self.output(hidden), self.number_head(hidden)[..., 0] * self.scale
+        # Half precision holds three digits: under autocast the head's output is scaled in the values' own.
+        return self.output(hidden), self.number_head(hidden)[..., 0].to(values.dtype) * self.scale
 
     def number_loss(self, predicted: Tensor, values: Tensor, labels: Tensor) -> Tensor:
         """Return the mean squared error of the numbers among the labels, in units of the scale; 0 without any.

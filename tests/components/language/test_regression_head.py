@@ -65,3 +65,13 @@ def test_the_head_reads_the_mean_of_all_states():
     found = model(torch.randint(0, 10, (3, 6)))
     expected = 12 + 8**0.5 * (states[0].mean(1) @ model.head.weight[0] + model.head.bias)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_in_half_precision_the_prediction_is_not_rounded_to_three_digits():
+    model = regressor()
+    model.standardise(torch.tensor([1001.0, 1003.0, 1006.0, 1010.0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = model(torch.randint(0, 10, (4, 6)))
+    assert predicted.dtype == torch.float32
+    assert predicted.tolist() == pytest.approx([1005.0] * 4, abs=1e-3)
+    assert model.double()(torch.randint(0, 10, (4, 6))).dtype == torch.float64

@@ -79,3 +79,15 @@ def test_both_losses_reach_the_network():
 def test_tied_and_rotary_models_are_refused(settings):
     with pytest.raises(TesseraError, match="learned positions"):
         XValLM(CausalLMConfig(20, 8, 8, 1, 2, **settings), 19)
+
+
+def test_in_half_precision_numbers_are_scaled_in_full():
+    model = answerer().model
+    torch.nn.init.zeros_(model.number_head[-1].weight)
+    torch.nn.init.constant_(model.number_head[-1].bias, 1.0)
+    model.scale.fill_(1003.0)
+    tokens = torch.tensor([[3, TOKENIZER.number_token]])
+    with torch.autocast("cpu", torch.bfloat16):
+        _, predicted = model(tokens, torch.tensor([[1.0, 40.0]]))
+    assert predicted.dtype == torch.float32
+    assert predicted.tolist() == [[1003.0, 1003.0]], "bfloat16 holds 1000 and 1008 but nothing between 1000 and 1004"
