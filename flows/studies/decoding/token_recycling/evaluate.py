@@ -86,8 +86,6 @@ def evaluate(stage: StageContext) -> None:
         _evaluate_on(stage, model, language, tables)
         if params.measure_models:
             model_facts.measure(stage, model, language, tables.metrics)
-            for nodes, seconds in model_facts.forward_times(language).items():
-                tables.timings.append((model, "", "seconds per forward alone", nodes, seconds))
     tables.write(stage)
 
 
@@ -101,6 +99,7 @@ def _evaluate_on(stage: StageContext, model: str, language: LanguageModel, table
     _acceptance(tables.metrics, model, run, language)
     _differences(stage, tables.metrics, model, run, plain, language)
     _record(tables, model, "judged", run, language)
+    _cost_model(tables, model, run, language, model_facts.TIMED_SIZES if params.measure_models else ())
     unfiltered = [prompt for prompt, *_ in read_prompts(stage.inputs["train"], model, "unfiltered")]
     run = _decode(stage, language, unfiltered, start)
     _mean_accepted(tables.metrics, "unfiltered_mat", model, run)
@@ -122,6 +121,16 @@ def _record(tables: _Tables, model: str, kind: str, run: Run, language: Language
     tokens = sum(len(one.tokens) for one in run.decoded)
     tables.timings.append((model, kind, "tokens per second", run.drafter.nodes, tokens / run.seconds))
     tables.timings.append((model, kind, "seconds per forward", run.drafter.nodes, run.seconds / forwards))
+
+
+def _cost_model(tables: _Tables, model: str, run: Run, language: LanguageModel, sizes: Sequence[int]) -> None:
+    """Time forward passes alone, t(m) over m nodes, and say what the drafts would bring: MAT t(1) / t(nodes)."""
+    nodes = run.drafter.nodes
+    times = model_facts.forward_times(language, sorted({1, nodes, *sizes}))
+    for size, seconds in times.items():
+        tables.timings.append((model, "", "seconds per forward alone", size, seconds))
+    accepted = np.concatenate([one.accepted for one in run.decoded])
+    tables.timings.append((model, "judged", "modelled speed", nodes, accepted.mean() * times[1] / times[nodes]))
 
 
 def _texts(one: Decoded, language: LanguageModel) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from collections.abc import Iterable
 
 import polars as pl
 import torch
@@ -25,7 +26,8 @@ from flows.studies.decoding.token_recycling import prompts
 from flows.studies.decoding.token_recycling.train import SETS
 
 _HELD_OUT_WINDOWS, _BATCH = 200, 20
-_TIMED_SIZES, _TIMED_PAST, _TIMED_ROUNDS = (1, 9, 25, 49, 81), 96, 15
+TIMED_SIZES = (1, 9, 25, 49, 81)
+_TIMED_PAST, _TIMED_ROUNDS = 96, 15
 
 
 def bigram(stage: StageContext, model: str, language: LanguageModel) -> BigramCounts:
@@ -65,14 +67,14 @@ def _nats(network: CausalLM, windows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def forward_times(language: LanguageModel) -> dict[int, float]:
+def forward_times(language: LanguageModel, sizes: Iterable[int]) -> dict[int, float]:
     """Time one forward pass over trees of several sizes behind some cached tokens: median seconds by nodes."""
     network, tree = language.model, recycling_tree(language.model.device)
     past = min(_TIMED_PAST, network.config.context - tree.depth - 1)
     cache = KeyValueCache(past + tree.nodes)
     network(network.with_start(torch.zeros(1, past - 1, dtype=torch.int64, device=network.device)), cache)
     times = {}
-    for size in _TIMED_SIZES:
+    for size in sizes:
         part = tree.first(size - 1)
         tokens = torch.arange(size, device=network.device)[None] % network.vocabulary_size
         seconds = []

@@ -212,8 +212,20 @@ def test_times_stand_in_the_log_and_not_among_the_results(runs):
     timed = pl.read_parquet(run.parent / "log" / "timings.parquet")
     alone = timed.filter(pl.col("what") == "seconds per forward alone", pl.col("model") == "code")
     assert alone["nodes"].to_list() == [1, 9, 25, 49, 81]
+    assert timed.filter(pl.col("what") == "modelled speed")["value"].to_list() == [1.0, 1.0], "one token a pass"
     assert (timed["value"] > 0).all()
     assert sorted(path.name for path in run.iterdir()) == ["decodings.parquet", "metrics.parquet"]
+
+
+def test_the_modelled_speed_is_tokens_a_pass_at_the_price_of_the_passs_nodes(runs):
+    run = runs.evaluations["tr_hot"]
+    timed = pl.read_parquet(run.parent / "log" / "timings.parquet").filter(pl.col("model") == "math")
+    seconds = dict(timed.filter(pl.col("what") == "seconds per forward alone").select("nodes", "value").iter_rows())
+    decoded = pl.read_parquet(run / "decodings.parquet").filter(pl.col("model") == "math", pl.col("set") == "judged")
+    accepted = decoded["accepted"].explode().mean()
+    speed = timed.filter(pl.col("what") == "modelled speed").row(0, named=True)
+    assert speed["nodes"] == 81
+    assert speed["value"] == pytest.approx(accepted * seconds[1] / seconds[81])
 
 
 def test_figures_are_the_same_bytes_every_time_and_each_has_a_caption(runs, tmp_path):
