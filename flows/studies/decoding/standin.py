@@ -20,7 +20,11 @@ from components.tokenizers.text.byte_level import BYTES, SPACED_PIECES
 from flows.studies.decoding.sources import TEXT_FILE
 
 _LANGUAGE_MODELS = {"lm-code-2m": "python-source", "lm-math-2m": "gsm8k"} | {
-    f"lm-python-{tokens}-s{seed}": "python-source" for tokens in ("bpe", "unigram") for seed in range(3)
+    name: "python-source"
+    for name in (
+        "lm-python-bpe-apart",
+        *(f"lm-python-{tokens}-s{seed}" for tokens in ("bpe", "unigram") for seed in range(3)),
+    )
 }
 _CONTEXT = 48
 _SENTENCE = "the king and queen of all our fair land shall speak no more: Away! Good sir, what news from Rome?"
