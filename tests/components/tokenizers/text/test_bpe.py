@@ -1,13 +1,11 @@
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from trained_twice import assert_same_bytes
 
 from components.data.markov import random_binary_chain
 from components.tokenizers.text.bpe import WORD_PIECES, BytePairError, load, train
@@ -91,18 +89,11 @@ def test_the_start_of_the_last_piece_is_certain_whatever_follows():
 
 
 def test_training_twice_in_two_processes_gives_the_same_bytes(tmp_path: Path):
-    (tmp_path / "text").write_text(english())
-    program = (
-        "import sys; from pathlib import Path; from components.tokenizers.text.bpe import WORD_PIECES, train\n"
-        "text = Path(sys.argv[1]).read_text()\n"
-        "train(text.split(','), 40).save(Path(sys.argv[2] + '.plain'))\n"
-        "train([text], 90, alphabet='xyz', pieces=WORD_PIECES).save(Path(sys.argv[2] + '.pieces'))\n"
-    )
-    for name, hash_seed, threads in (("one", "1", "1"), ("two", "2", "4")):
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "RAYON_NUM_THREADS": threads}
-        subprocess.run([sys.executable, "-c", program, tmp_path / "text", tmp_path / name], check=True, env=environment)
-    for kind in ("plain", "pieces"):
-        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    trainings = {
+        "plain": "train(text.split(','), 40)",
+        "pieces": "train([text], 90, alphabet='xyz', pieces=WORD_PIECES)",
+    }
+    assert_same_bytes(tmp_path, "components.tokenizers.text.bpe", english(), trainings)
 
 
 def test_saving_and_reading_changes_nothing(tmp_path: Path):

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_texts import chain_texts, english
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
+from trained_twice import assert_same_bytes
 
 from components.tokenizers.text import bpe
 from components.tokenizers.text.bpe import WORD_PIECES, BytePairError
@@ -87,31 +87,23 @@ def test_sequential_learning_says_what_it_needs():
 def test_pieces_are_those_of_the_library_for_every_character_there_is():
     characters = "".join(chr(point) for point in range(0x11000) if not 0xD800 <= point < 0xE000)
     inside = "a".join(character for character in characters if character not in "\x1c\x1d\x1e\x1f")
-    split = bpe.Split(bpe.Regex(WORD_PIECES), behavior="isolated")
+    split = Split(Regex(WORD_PIECES), behavior="isolated")
     for text in (english(), inside, characters):
         assert piece_counts([text], WORD_PIECES) == dict(
             sorted(Counter(piece for piece, _ in split.pre_tokenize_str(text)).items())
         )
     # What no match covers, and what Python would read otherwise, is cut by the library.
     for text, pieces in (("one, two", "[a-z]+"), ("über_e\u0301 x", r"\w+|\W"), ("a\nb", "^a|.|\n")):
-        found = Counter(piece for piece, _ in bpe.Split(bpe.Regex(pieces), behavior="isolated").pre_tokenize_str(text))
+        found = Counter(piece for piece, _ in Split(Regex(pieces), behavior="isolated").pre_tokenize_str(text))
         assert piece_counts([text, ""], pieces) == dict(found)
 
 
 def test_training_twice_in_two_processes_gives_the_same_bytes(tmp_path: Path):
-    (tmp_path / "text").write_text(english() + chain_texts()[0])
-    program = (
-        "import sys; from pathlib import Path; from components.tokenizers.text.bpe import WORD_PIECES\n"
-        "from components.tokenizers.text.bpe_trainer import train\n"
-        "text = Path(sys.argv[1]).read_text()\n"
-        "train([text], 60, sequential=True).save(Path(sys.argv[2] + '.sequential'))\n"
-        "train([text], 90, alphabet='xyz', pieces=WORD_PIECES).save(Path(sys.argv[2] + '.pieces'))\n"
-    )
-    for name, hash_seed, threads in (("one", "1", "1"), ("two", "2", "4")):
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "RAYON_NUM_THREADS": threads}
-        subprocess.run([sys.executable, "-c", program, tmp_path / "text", tmp_path / name], check=True, env=environment)
-    for kind in ("sequential", "pieces"):
-        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    trainings = {
+        "sequential": "train([text], 60, sequential=True)",
+        "pieces": "train([text], 90, alphabet='xyz', pieces=WORD_PIECES)",
+    }
+    assert_same_bytes(tmp_path, "components.tokenizers.text.bpe_trainer", english() + chain_texts()[0], trainings)
 
 
 @settings(max_examples=40, deadline=None)
