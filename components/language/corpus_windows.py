@@ -73,6 +73,20 @@ def _parts(line: str, tokenizer: Any, limit: int) -> Iterator[tuple[str, int]]:
         start = end
 
 
+def encode_documents(documents: Iterable[str], tokenizer: Any, specials: Mapping[str, int]) -> Tensor:
+    """Encode whole documents one after the other, <eos> behind each, (N,) int64: what counts are taken of.
+
+    Args:
+        documents: Texts as symbols.
+        tokenizer: Tokenizer of symbols.
+        specials: Ids of the special tokens, <eos> at least.
+    """
+    tokens: list[int] = []
+    for document in documents:
+        tokens += [*tokenizer.encode(document), specials[END]]
+    return torch.tensor(tokens, dtype=torch.int64)
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """How chunks become documents.

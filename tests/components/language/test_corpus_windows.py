@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.language.corpus_windows import Arrangement, CorpusWindows, TooLittleText, chunks
+from components.language.corpus_windows import Arrangement, CorpusWindows, TooLittleText, chunks, encode_documents
 from components.tokenizers.text import bpe
 from components.tokenizers.text.byte_level import BYTES, SPACED_PIECES, to_symbols
 
@@ -42,6 +42,12 @@ def test_windows_begin_at_chunks_and_every_document_ends_with_eos(tokenizer):
     drawn = windows.draw(50, torch.Generator().manual_seed(0))
     assert drawn.shape == (50, 40)
     assert {row[0] for row in drawn.tolist()} <= {row[0] for row in first_chunks}
+
+
+def test_whole_documents_are_encoded_with_their_ends(tokenizer):
+    documents = [to_symbols(TEXT), "", "ab"]
+    tokens = encode_documents(documents, tokenizer, SPECIALS).tolist()
+    assert tokens == [*tokenizer.encode(documents[0]), 270, 270, *tokenizer.encode("ab"), 270]
 
 
 def test_disjoint_windows_do_not_overlap(tokenizer):

@@ -11,8 +11,8 @@ from torch import Tensor
 from components.data.corpora import training_documents
 from components.language.byte_ensemble import ByteEnsemble
 from components.language.byte_stream import ByteModel, ByteStream
+from components.language.corpus_windows import encode_documents
 from components.language.count_models import BigramCounts
-from components.language.fill_in_middle import END
 from components.language.token_tree import TokenTree
 from components.metrics.bits_per_byte import bits, per_text
 from components.metrics.tables import MetricTable
@@ -120,7 +120,5 @@ def _beside_counts(
 
 def _training_tokens(stage: StageContext, model: AskedModel) -> Tensor:
     """Return the encoded training documents, each with its end, (N,)."""
-    tokens: list[int] = []
-    for document in training_documents(text_directory(stage)):
-        tokens += [*model.tokenizer.encode(to_symbols(document)), model.specials[END]]
-    return torch.tensor(tokens)
+    documents = map(to_symbols, training_documents(text_directory(stage)))
+    return encode_documents(documents, model.tokenizer, model.specials)

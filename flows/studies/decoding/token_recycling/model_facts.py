@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Iterable
@@ -13,9 +12,8 @@ from torch import Tensor
 
 from components.data import corpora
 from components.language.causal_lm import CausalLM
-from components.language.corpus_windows import CorpusWindows
+from components.language.corpus_windows import CorpusWindows, encode_documents
 from components.language.count_models import BigramCounts
-from components.language.fill_in_middle import END
 from components.language.pretrained import LanguageModel
 from components.language.speculative.tree import recycling_tree
 from components.metrics.tables import MetricTable
@@ -32,10 +30,9 @@ _TIMED_PAST, _TIMED_ROUNDS = 96, 15
 
 def bigram(stage: StageContext, model: str, language: LanguageModel) -> BigramCounts:
     """Count the training text of a language model in its own tokens."""
-    encode, end = language.tokenizer.encode, language.specials[END]
-    texts = corpora.training_documents(prompts.data(stage, model))
-    tokens = itertools.chain.from_iterable([*encode(to_symbols(text)), end] for text in texts)
-    return BigramCounts(torch.tensor(list(tokens)), language.model.vocabulary_size)
+    texts = map(to_symbols, corpora.training_documents(prompts.data(stage, model)))
+    tokens = encode_documents(texts, language.tokenizer, language.specials)
+    return BigramCounts(tokens, language.model.vocabulary_size)
 
 
 @torch.no_grad()
