@@ -7,7 +7,8 @@
 With the drop law "none" it is a fixed-length tokenizer (TiTok); with tail drop the first codes learn to carry what
 matters most (One-D-Piece). The encoder never sees k: codes of a shorter prefix are those of a longer one.
 
-Letters: `B` images, `H W` pixels, `P` patches, `N` tokens, `k` tokens kept, `D` width, `C` width of a code.
+Letters: `B` images, `H W` pixels, `P` patches, `N` tokens, `k` tokens kept, `D` width, `C` width of a code, `M` indices
+of a token, where its quantizer has several codebooks.
 
 Sources: Yu et al. 2024 (TiTok), section 3; Miwa et al. 2025 (One-D-Piece), section 3.
 """
@@ -30,7 +31,7 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         images: Decoded images, float (B, 3, H, W), 0 to 1 but not clipped.
-        codes: What was quantized, all N tokens: `values` (B, N, C), `indices` (B, N), `loss`.
+        codes: What was quantized, all N tokens: `values` (B, N, C), `indices` (B, N) or (B, N, M), `loss`.
         kept: k, the number of codes the decoder saw.
     """
 
@@ -71,7 +72,7 @@ class OneDTokenizer(nn.Module):
     """Encoder, quantizer and decoder over N tokens, with tail drop in training.
 
     Args:
-        quantizer: Its `codebook_size` and `code_dim` are taken from it.
+        quantizer: Its `codebook_sizes` and `code_dim` are taken from it.
         head: From patch features to images; None is a PixelHead over the encoder's patches.
         image_side: H = W in pixels.
         patch_size: Side of an encoder patch in pixels.
@@ -98,12 +99,17 @@ class OneDTokenizer(nn.Module):
         super().__init__()
         self.tokens = tokens
         self.drop = drop
-        self.codebook_size = quantizer.codebook_size
+        self.codebook_sizes = quantizer.codebook_sizes
         sizes = {"tokens": tokens, "code_dim": quantizer.code_dim, "width": width, "layers": layers, "heads": heads}
         self.encoder = LatentEncoder(image_side=image_side, patch_size=patch_size, **sizes)
         self.quantizer = quantizer
         self.head = PixelHead(image_side, patch_size, width) if head is None else head
         self.decoder = LatentDecoder(patches=self.head.patches, **sizes)
+
+    @property
+    def codebook_size(self) -> int:
+        """K, where one index names a token's code."""
+        return self.quantizer.codebook_size
 
     def draw_step(self, generator: torch.Generator) -> int:
         """Draw what is random in one training step: k, one for the whole batch."""
@@ -125,11 +131,11 @@ class OneDTokenizer(nn.Module):
         return self.decoder(keep_prefix(values, kept))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return code indices (B, N) of images (B, 3, H, W), uint8 or float in [0, 1]."""
+        """Return code indices, (B, N) or (B, N, M), of images (B, 3, H, W), uint8 or float in [0, 1]."""
         return self.quantizer(self.encoder(to_unit(images))).indices
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Decode any prefix of the codes: indices (B, k) to images (B, 3, H, W), 0 to 1 but not clipped."""
+        """Decode any prefix of the codes: indices (B, k), or (B, k, M), to images (B, 3, H, W), not clipped."""
         return self.head(self.decoder(self.quantizer.decode(indices)))
 
     @torch.no_grad()
