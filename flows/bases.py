@@ -79,10 +79,10 @@ def rebuild(root: Path, names: Sequence[str], *, console: Console, address: str 
     for name, base in bases.items():
         folder = root / "bases" / name
         console.print(f"{name}: bases/{name}/card.md describes it; commit bases/{name} and dvc.lock.")
-        if base.gate is not None:
-            value = measured(folder, base.gate.metric)
-            holds = base.gate.holds(value)
-            console.print(f"gate {base.gate.metric} = {value:.4g}: {'holds' if holds else 'FAILS; no verdict counts'}")
+        for gate in base.gates:
+            value = measured(folder, gate.metric)
+            holds = gate.holds(value)
+            console.print(f"gate {gate.metric} = {value:.4g}: {'holds' if holds else 'FAILS; no verdict counts'}")
 
 
 def measured(folder: Path, metric: str) -> float:

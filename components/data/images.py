@@ -99,6 +99,26 @@ def tile(images: Tensor, side: int) -> Tensor:
     return parts.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
 
 
+def photograph_tiles(files: Sequence[bytes], side: int) -> tuple[Tensor, list[int]]:
+    """Cut photographs, each at its own size, into tiles; incomplete ones at the right and bottom edge are left out.
+
+    Args:
+        files: Complete JPEG, PNG or WebP files.
+        side: Side of a tile in pixels.
+
+    Returns:
+        uint8 (P, 3, side, side), and the number of the photograph that each tile was cut from.
+    """
+    tiles, origins = [], []
+    for number, file in enumerate(files):
+        image = decode_image(file)
+        width, height = image.width // side * side, image.height // side * side
+        pixels = torch.frombuffer(bytearray(image.crop((0, 0, width, height)).tobytes()), dtype=torch.uint8)
+        tiles.append(tile(pixels.view(1, height, width, 3).permute(0, 3, 1, 2), side))
+        origins += [number] * len(tiles[-1])
+    return torch.cat(tiles).contiguous(), origins
+
+
 def untile(tiles: Tensor, height: int, width: int) -> Tensor:
     """Undo `tile`: (B * P, C, side, side) back to (B, C, height, width)."""
     channels, side = tiles.shape[1], tiles.shape[-1]

@@ -4,8 +4,8 @@
 
 Letters: `B` images, `H W` pixels, `P` cells, `C` latent channels.
 
-Sources: Kingma and Welling 2014 (the bound, appendix B: its closed form); Rombach et al. 2022 (latent diffusion, section
-3.1 and appendix G: a slight KL penalty, latents rescaled to unit deviation).
+Sources: Kingma and Welling 2014 (the bound, appendix B: its closed form); Rombach et al. 2022 (latent diffusion,
+section 3.1 and appendix G: a slight KL penalty, latents rescaled to unit deviation).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Variational(NamedTuple):
 
     Attributes:
         images: Decoded images, float (B, 3, H, W), 0 to 1 but not clipped.
-        kl: KL divergence to the standard normal in nats, mean over images, cells and channels.
+        kl: KL divergence of a cell to the standard normal in nats: summed over channels, mean over images and cells.
     """
 
     images: Tensor
@@ -85,7 +85,7 @@ class KLAutoencoder(nn.Module):
         mean, log_variance = self.posterior(images)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         sample = mean + (log_variance / 2).exp() * noise
-        return Variational(self.decoder(to_maps(sample, self.rows)), gaussian_kl(mean, log_variance).mean())
+        return Variational(self.decoder(to_maps(sample, self.rows)), gaussian_kl(mean, log_variance).sum(-1).mean())
 
     def latents(self, images: Tensor) -> Tensor:
         """Return normalised posterior means (B, P, C) of images (B, 3, H, W), uint8 or float in [0, 1]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -46,8 +46,8 @@ class Base(Declaration):
     """Seed of its training."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the recipe, where they differ from its defaults."""
-    gate: Gate | None = None
-    """The bar it must clear."""
+    gates: Annotated[tuple[Gate, ...], Field(strict=False)] = ()
+    """The bars it must clear, all of them."""
     minutes: float | None = Field(None, gt=0)
     """Budget on two cores, in minutes."""
     resources: Resources = Resources()

@@ -17,31 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.data.pixels import to_unit
+from components.nn.conv_autoencoder import ResidualBlock, group_norm, to_maps, to_vectors
 from components.nn.vit import embedding
 from components.quantizers.vq import nearest_codes
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(32, channels), channels, eps=1e-6)
-
-
-class _Residual(nn.Module):
-    """x' + conv silu norm conv silu norm x, x' through a 1 x 1 convolution where the number of channels changes."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            _norm(inputs),
-            nn.SiLU(),
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            _norm(outputs),
-            nn.SiLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        )
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.body(x)
+_GROUPS = 32
 
 
 def _encoder(channels: int, multipliers: Sequence[int], blocks: int, code_dim: int) -> nn.Sequential:
@@ -49,25 +30,27 @@ def _encoder(channels: int, multipliers: Sequence[int], blocks: int, code_dim: i
     inputs = channels
     for level, multiplier in enumerate(multipliers):
         for _ in range(blocks):
-            layers.append(_Residual(inputs, channels * multiplier))
+            layers.append(ResidualBlock(inputs, channels * multiplier, _GROUPS))
             inputs = channels * multiplier
         if level + 1 < len(multipliers):
             layers.append(nn.AvgPool2d(2))
-    layers += [_Residual(inputs, inputs) for _ in range(blocks)]
-    return nn.Sequential(*layers, _norm(inputs), nn.SiLU(), nn.Conv2d(inputs, code_dim, 1))
+    layers += [ResidualBlock(inputs, inputs, _GROUPS) for _ in range(blocks)]
+    return nn.Sequential(*layers, group_norm(inputs, min(_GROUPS, inputs)), nn.SiLU(), nn.Conv2d(inputs, code_dim, 1))
 
 
 def _decoder(channels: int, multipliers: Sequence[int], blocks: int, code_dim: int) -> nn.Sequential:
     inputs = channels * multipliers[-1]
     layers: list[nn.Module] = [nn.Conv2d(code_dim, inputs, 3, padding=1)]
-    layers += [_Residual(inputs, inputs) for _ in range(blocks)]
+    layers += [ResidualBlock(inputs, inputs, _GROUPS) for _ in range(blocks)]
     for level, multiplier in reversed(list(enumerate(multipliers))):
         for _ in range(blocks):
-            layers.append(_Residual(inputs, channels * multiplier))
+            layers.append(ResidualBlock(inputs, channels * multiplier, _GROUPS))
             inputs = channels * multiplier
         if level:
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(inputs, inputs, 3, padding=1)]
-    return nn.Sequential(*layers, _norm(inputs), nn.SiLU(), nn.Conv2d(inputs, 3, 3, padding=1))
+    return nn.Sequential(
+        *layers, group_norm(inputs, min(_GROUPS, inputs)), nn.SiLU(), nn.Conv2d(inputs, 3, 3, padding=1)
+    )
 
 
 class MaskGITVQGAN(nn.Module):
@@ -102,11 +85,11 @@ class MaskGITVQGAN(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return code indices (B, P), row by row, of images (B, 3, H, W), uint8 or float in [0, 1]."""
-        return nearest_codes(self.encoder(to_unit(images)).flatten(2).transpose(1, 2), self.codebook)
+        return nearest_codes(to_vectors(self.encoder(to_unit(images))), self.codebook)
 
     def decode_values(self, values: Tensor) -> Tensor:
         """Return images (B, 3, H, W), 0 to 1 but not clipped, of code vectors (B, P, C), mixtures included."""
-        return self.decoder(values.transpose(1, 2).unflatten(2, (self.rows, self.rows)))
+        return self.decoder(to_maps(values, self.rows))
 
     def decode(self, indices: Tensor) -> Tensor:
         """Return images (B, 3, H, W) of code indices (B, P)."""

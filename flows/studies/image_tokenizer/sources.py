@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.data import tables
-from components.data.images import centre_square, decode_image, decode_images, tile
+from components.data.images import centre_square, decode_images, photograph_tiles
 from components.errors import TesseraError
 from flows.studies.context import StageContext
 
@@ -111,12 +111,6 @@ def _held_out_photos(stage: StageContext) -> pl.DataFrame:
 
 def _photograph_tiles(frame: pl.DataFrame, side: int) -> tuple[Tensor, list[str]]:
     """Cut photographs, at their own size, into tiles; incomplete ones at the right and bottom edge are left out."""
-    tiles, groups = [], []
-    for file, group in zip(frame["image"], frame["group"], strict=True):
-        image = decode_image(file)
-        width, height = image.width // side * side, image.height // side * side
-        pixels = torch.frombuffer(bytearray(image.crop((0, 0, width, height)).tobytes()), dtype=torch.uint8)
-        cut = tile(pixels.view(1, height, width, 3).permute(0, 3, 1, 2), side)
-        tiles.append(cut)
-        groups += [group] * len(cut)
-    return torch.cat(tiles).contiguous(), groups
+    tiles, origins = photograph_tiles(frame["image"].to_list(), side)
+    groups = frame["group"].to_list()
+    return tiles, [groups[origin] for origin in origins]

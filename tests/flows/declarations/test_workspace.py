@@ -72,7 +72,7 @@ def test_only_the_papers_asked_for_are_checked(tmp_path):
         ),
         ("bases: []", "bases: [constant-1]", "in a cycle: constant-0 -> constant-1 -> constant-0"),
         ("title: Constant 0", "titel: Constant 0", "constant-0.titel: unknown key; expected one of title, recipe"),
-        ("title: Constant 0", "gate: {metric: x, above: 1, below: 2}", "constant-0.gate: give exactly one of"),
+        ("title: Constant 0", "gates: [{metric: x, above: 1, below: 2}]", "constant-0.gates[0]: give exactly one of"),
     ],
 )
 def test_a_faulty_base_is_named_with_line_and_remedy(tmp_path, old, new, words):

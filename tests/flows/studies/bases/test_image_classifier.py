@@ -79,5 +79,5 @@ def test_losses_and_metrics_use_networks_of_other_design_and_seed():
     assert loss.seed != metric.seed
     assert loss.params["design"] != metric.params["design"]
     for base in (loss, metric):
-        assert base.gate.metric == "test_accuracy"
-        assert base.gate.above == 0.65
+        assert base.gates[0].metric == "test_accuracy"
+        assert base.gates[0].above == 0.65
