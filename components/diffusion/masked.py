@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.diffusion.noise import AbsorbingNoise
+from components.diffusion.samplers import sample_committing
+from components.diffusion.schedules import remaining_share
 from components.errors import TesseraError
 from components.nn.transformer import Transformer, TransformerConfig
 from components.nn.vit import embedding
@@ -21,24 +24,6 @@ from components.nn.vit import embedding
 
 class MaskedGenerationError(TesseraError):
     """A masked generator was configured or called in a way that has no meaning."""
-
-
-def cosine_mask_ratio(progress: Tensor | float) -> Tensor | float:
-    """Return the share of masked tokens, cos(pi/2 * progress): 1 at progress 0, 0 at progress 1."""
-    if isinstance(progress, Tensor):
-        return torch.cos(progress * math.pi / 2)
-    return math.cos(progress * math.pi / 2)
-
-
-def masked_after(step: int, steps: int, tokens: int) -> int:
-    """Return how many of `tokens` are still masked after step 0, 1, ..., steps - 1.
-
-    floor(N cos(pi/2 (t + 1)/T)), but never so many that a step commits nothing, and none after the last step.
-    """
-    if step + 1 >= steps:
-        return 0
-    # Committing at least one token a step, each step leaves at most N - (t + 1).
-    return max(0, min(math.floor(tokens * cosine_mask_ratio((step + 1) / steps)), tokens - step - 1))
 
 
 class MaskedGenerator(nn.Module):
@@ -115,7 +100,7 @@ class MaskedGenerator(nn.Module):
             generator: Source of the masks, on the device of `indices`.
         """
         batch, tokens = indices.shape
-        ratio = cosine_mask_ratio(torch.rand(batch, 1, generator=generator, device=indices.device))
+        ratio = remaining_share(torch.rand(batch, 1, generator=generator, device=indices.device), "cosine")
         count = (ratio * tokens).ceil().clamp(min=1)
         order = torch.rand(batch, tokens, generator=generator, device=indices.device).argsort(1).argsort(1)
         masked = order < count
@@ -165,34 +150,33 @@ class MaskedGenerator(nn.Module):
         was_training = self.training
         self.eval()
         device = classes.device
-        indices = torch.full((len(classes), self.tokens), self.mask_token_id, device=device)
         free = torch.full_like(classes, self.classes)
-        for step in range(steps):
-            progress = step / max(1, steps - 1)
+        step = 0
+
+        def denoiser(indices: Tensor, _times: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+            # Every sequence has masks until the last step, so that each call is one step.
+            nonlocal step
             strength = guidance
             if guidance_power is not None:
-                strength *= (1 - math.cos(math.pi * progress**guidance_power)) / 2
-            logits = self(indices, classes)
+                strength *= (1 - math.cos(math.pi * (step / max(1, steps - 1)) ** guidance_power)) / 2
+            step += 1
+            logits = self(indices, classes[rows])
             if guidance:
-                without = self(indices, free)
+                without = self(indices, free[rows])
                 logits = without + (1 + strength) * (logits - without)
-            log_probability = (logits.float() / temperature).log_softmax(-1)
-            noise = _gumbel(log_probability.shape, generator)
-            sampled = (log_probability + noise).argmax(-1)
-            unknown = indices == self.mask_token_id
-            proposed = torch.where(unknown, sampled, indices)
-            sureness = log_probability.gather(-1, proposed.unsqueeze(-1)).squeeze(-1)
-            scale = randomness * (1 - (step + 1) / steps)
-            sureness = sureness + scale * _gumbel(sureness.shape, generator)
-            # What was committed before stays committed.
-            sureness = sureness.masked_fill(~unknown, math.inf)
-            remaining = masked_after(step, steps, self.tokens)
-            rank = sureness.argsort(dim=1, stable=True).argsort(dim=1)
-            indices = proposed.masked_fill(rank < remaining, self.mask_token_id)
+            return logits.flatten(0, 1)[wanted] / temperature
+
+        blank = torch.full((len(classes), self.tokens), self.mask_token_id, device=device)
+        sampled = sample_committing(
+            denoiser,
+            blank,
+            torch.ones_like(blank, dtype=torch.bool),
+            AbsorbingNoise(self.codebook_size + 1, self.mask_token_id),
+            steps,
+            generator,
+            decay="cosine",
+            temperature=1.0,
+            randomness=randomness,
+        )
         self.train(was_training)
-        return indices
-
-
-def _gumbel(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    uniform = torch.rand(shape, generator=generator, device=generator.device)
-    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        return sampled.tokens
