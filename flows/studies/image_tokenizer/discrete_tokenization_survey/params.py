@@ -30,7 +30,7 @@ class TrainParams(StudyParams):
     """Data set the image codec learns from."""
     image_side: int = Field(32, ge=8)
     """Height and width of the images, pixels."""
-    train_images: int = Field(50_000, ge=1)
+    train_images: int = Field(20_000, ge=1)
     """Images to learn from, the first of the training split; fewer where there are not as many."""
     tokenizer: Literal["grid"] = "grid"
     """Module of components.tokenizers.image."""
@@ -170,7 +170,7 @@ def components(params: TrainParams, kind: str) -> tuple[str, ...]:
     modules = [f"{PACKAGE}.{TASKS[params.task]}"]
     evaluation = params if isinstance(params, EvaluateParams) else None
     if params.task == "image" and not (evaluation and evaluation.control):
-        modules += [f"components.tokenizers.image.{params.tokenizer}", *quantizer_modules(params)]
+        modules += [f"{PACKAGE}.codec", f"components.tokenizers.image.{params.tokenizer}", *quantizer_modules(params)]
     if evaluation and evaluation.post_quantizer:
         modules.append(f"components.quantizers.{evaluation.post_quantizer}")
     return tuple(modules)
@@ -178,5 +178,5 @@ def components(params: TrainParams, kind: str) -> tuple[str, ...]:
 
 def quantizer_modules(params: TrainParams) -> tuple[str, ...]:
     """Return the modules that an arm's quantizer is built from."""
-    chosen = [params.quantizer, *([params.base] if params.base else [])]
+    chosen = ["projected", "unquantized", params.quantizer, *([params.base] if params.base else [])]
     return tuple(f"components.quantizers.{name}" for name in chosen)
