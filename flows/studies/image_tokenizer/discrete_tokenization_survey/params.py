@@ -1,6 +1,6 @@
 """Parameters and metrics of the survey: one codec skeleton per modality, every quantizer family in it.
 
-An arm's `task` says which modality it belongs to, and with it the module of this package that trains and evaluates it.
+An arm's `task` says which modality it belongs to, and with it the module of this package that trains or evaluates it.
 Tasks that need parameters beyond those of the image codec declare them in a module of their own (`params_<task>`).
 """
 
@@ -15,8 +15,11 @@ from flows.declarations.parameters import StudyParams
 
 PACKAGE = "flows.studies.image_tokenizer.discrete_tokenization_survey"
 
-TASKS = {"image": "images", "speech": "speech", "graph": "graphs", "gradients": "gradients"}
-"""Module of this package that trains and evaluates each task: `train(stage)` and `evaluate(stage)`."""
+MODULES = {
+    "train": {"image": "codec", "speech": "speech", "graph": "graphs", "gradients": "gradients"},
+    "evaluate": {"image": "images", "speech": "speech", "graph": "graphs", "gradients": "gradients"},
+}
+"""Module of this package that trains or evaluates each task, with a function of that name."""
 
 
 class TrainParams(StudyParams):
@@ -167,10 +170,10 @@ METRICS: dict[str, Metric] = {}
 
 def components(params: TrainParams, kind: str) -> tuple[str, ...]:
     """Return the modules that an arm chooses by name, which its stages import dynamically."""
-    modules = [f"{PACKAGE}.{TASKS[params.task]}"]
+    modules = [f"{PACKAGE}.{MODULES[kind][params.task]}"]
     evaluation = params if isinstance(params, EvaluateParams) else None
     if params.task == "image" and not (evaluation and evaluation.control):
-        modules += [f"{PACKAGE}.codec", f"components.tokenizers.image.{params.tokenizer}", *quantizer_modules(params)]
+        modules += [f"components.tokenizers.image.{params.tokenizer}", *quantizer_modules(params)]
     if evaluation and evaluation.post_quantizer:
         modules.append(f"components.quantizers.{evaluation.post_quantizer}")
     return tuple(modules)
