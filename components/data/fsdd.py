@@ -65,8 +65,8 @@ def waveforms(files: Iterable[bytes]) -> list[Tensor]:
             form = recording.getnchannels(), recording.getsampwidth(), recording.getframerate()
             if form != (1, 2, SAMPLE_RATE):
                 raise DataError(
-                    f"Recording {position} has {form[0]} channels of {8 * form[1]} bits at {form[2]} Hz; expected mono, "
-                    f"16 bits, {SAMPLE_RATE} Hz. Convert it first."
+                    f"Recording {position} has {form[0]} channels of {8 * form[1]} bits at {form[2]} Hz; expected one "
+                    f"of 16 bits at {SAMPLE_RATE} Hz. Convert it first."
                 )
             samples = np.frombuffer(recording.readframes(recording.getnframes()), "<i2")
         decoded.append(torch.from_numpy(samples.astype(np.float32) / _FULL_SCALE))

@@ -11,7 +11,22 @@ from typing import Literal
 from pydantic import Field
 
 from flows.declarations.metric import Metric
-from flows.declarations.parameters import StudyParams
+from flows.studies.image_tokenizer.discrete_tokenization_survey.params_gradients import (
+    GRADIENT_METRICS,
+    GradientEvaluateParams,
+    gradient_modules,
+)
+from flows.studies.image_tokenizer.discrete_tokenization_survey.params_graphs import (
+    GRAPH_METRICS,
+    GraphTrainParams,
+    graph_modules,
+)
+from flows.studies.image_tokenizer.discrete_tokenization_survey.params_speech import (
+    SPEECH_METRICS,
+    SpeechEvaluateParams,
+    SpeechTrainParams,
+    speech_modules,
+)
 
 PACKAGE = "flows.studies.image_tokenizer.discrete_tokenization_survey"
 
@@ -22,7 +37,7 @@ MODULES = {
 """Module of this package that trains or evaluates each task, with a function of that name."""
 
 
-class TrainParams(StudyParams):
+class TrainParams(SpeechTrainParams, GraphTrainParams):
     """What a train stage of the survey is given."""
 
     task: Literal["image", "speech", "graph", "gradients"] = "image"
@@ -113,7 +128,7 @@ class TrainParams(StudyParams):
     """Decay of the moving average of the weights, null for none."""
 
 
-class EvaluateParams(TrainParams):
+class EvaluateParams(TrainParams, SpeechEvaluateParams, GradientEvaluateParams):
     """What an evaluate stage of the survey is given."""
 
     control: Literal["", "mean_colour", "patch_kmeans"] = ""
@@ -165,7 +180,7 @@ class EvaluateParams(TrainParams):
     """Images kept for figures."""
 
 
-METRICS: dict[str, Metric] = {}
+METRICS: dict[str, Metric] = {**SPEECH_METRICS, **GRAPH_METRICS, **GRADIENT_METRICS}
 
 
 def components(params: TrainParams, kind: str) -> tuple[str, ...]:
@@ -176,6 +191,12 @@ def components(params: TrainParams, kind: str) -> tuple[str, ...]:
         modules += [f"components.tokenizers.image.{params.tokenizer}", *quantizer_modules(params)]
     if evaluation and evaluation.post_quantizer:
         modules.append(f"components.quantizers.{evaluation.post_quantizer}")
+    if params.task == "speech" and not (evaluation and evaluation.speech_control):
+        modules += [*speech_modules(), *quantizer_modules(params)]
+    if params.task == "graph":
+        modules += graph_modules(params)
+    if params.task == "gradients":
+        modules += gradient_modules()
     return tuple(modules)
 
 

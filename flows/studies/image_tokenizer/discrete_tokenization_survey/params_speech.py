@@ -58,6 +58,6 @@ SPEECH_METRICS = {
 }
 
 
-def speech_modules(params) -> tuple[str, ...]:
-    """Return the modules of components that a speech arm chooses by name, apart from its quantizer's."""
+def speech_modules() -> tuple[str, ...]:
+    """Return the modules of components that a speech arm imports by name, apart from its quantizer's."""
     return ("components.tokenizers.audio.mel_blocks",)
