@@ -250,3 +250,7 @@ def shuffled(sentences: Tensor, generator: torch.Generator) -> Tensor:
     """Return the sentences (B, n) with the tokens of each in random order."""
     order = torch.rand(sentences.shape, generator=generator, device=generator.device).argsort(1)
     return sentences.gather(1, order.to(sentences.device))
+
+
+# A description of a model names this module and calls `build` with its arguments.
+build = CompoundPCFG
