@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from components.nn.image_classifiers import frozen
 from flows.studies.context import StageContext
 from flows.studies.image_tokenizer.sources import TestImages, test_images
 
-# Small batches keep activations in a core's cache.
-_BATCH = 64
+BATCH = 64
+"""Images that are coded together: small batches keep activations in a core's cache."""
 _FRECHET_BLOCKS = 10
 _SAMPLE_SCHEMA = {"kind": pl.String, "item": pl.String, "at": pl.Int64, "image": pl.Binary}
 
@@ -64,7 +64,7 @@ class FeatureNetwork:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[np.ndarray, Tensor]:
         """Return features (B, F), float64, and predicted classes (B,) of uint8 images (B, 3, H, W)."""
-        features = torch.cat([self._network.features(part.to(self._device)) for part in images.split(_BATCH)])
+        features = torch.cat([self._network.features(part.to(self._device)) for part in images.split(BATCH)])
         classes = self._network.classifier(features).argmax(1)
         return features.double().cpu().numpy(), classes.cpu()
 
@@ -84,12 +84,12 @@ def reconstruction_metrics(
     table.add("codebook_usage", usage(indices[:count], model.codebook_size), unit="share", samples=count)
     table.add("codebook_perplexity", perplexity(indices[:count], model.codebook_size), unit="codes", samples=count)
     samples.add("image", range(shown), 0, test.images[:shown])
-    compare = _FeatureComparison(stage, test, table) if test.labels is not None else None
+    compare = FeatureComparison(stage, test, table) if test.labels is not None else None
     lengths = [length for length in params.lengths if length <= indices.shape[1]]
     for done, length in enumerate(lengths):
         decoded = decode(model, indices[:, :length], stage.device)
         for name, metric, unit in (("psnr", psnr, "dB"), ("ssim", ssim, "")):
-            values = _in_batches(metric, decoded[:count], test.images[:count])
+            values = in_batches(metric, decoded[:count], test.images[:count])
             items, means = by_item(test.items[:count], values)
             table.add_items(name, means, unit=unit, at={"k": length}, items=items)
         if compare is not None:
@@ -99,8 +99,14 @@ def reconstruction_metrics(
     return test, indices
 
 
-class _FeatureComparison:
-    """Frechet distance and accuracy of reconstructions, against the same originals at every length and in every arm."""
+class FeatureComparison:
+    """Frechet distance and accuracy of reconstructions, against the same originals at every length and in every arm.
+
+    Args:
+        stage: The evaluate stage.
+        test: Test images with their classes.
+        table: Where the metrics go.
+    """
 
     def __init__(self, stage: StageContext, test: TestImages, table: MetricTable) -> None:
         self._network, self._table = FeatureNetwork(stage), table
@@ -110,7 +116,8 @@ class _FeatureComparison:
         self._blocks = np.arange(self._count) * _FRECHET_BLOCKS // self._count
         self._share("accuracy_of_originals", classes, None)
 
-    def __call__(self, decoded: Tensor, at: dict[str, int]) -> None:
+    def __call__(self, decoded: Tensor, at: dict[str, int] | None) -> None:
+        """Add `fd_cifar` and `accuracy` of reconstructions (B, 3, H, W), uint8, at a condition."""
         features, classes = self._network(decoded[: self._count])
         value, without = leave_group_out(features, self._references, self._blocks)
         self._table.add(
@@ -133,13 +140,13 @@ class _FeatureComparison:
 @torch.no_grad()
 def encode(model: nn.Module, images: Tensor, device: str) -> Tensor:
     """Return codes (B, N), on the CPU, of uint8 images (B, 3, H, W)."""
-    return torch.cat([model.encode(part.to(device)).cpu() for part in images.split(_BATCH)])
+    return torch.cat([model.encode(part.to(device)).cpu() for part in images.split(BATCH)])
 
 
 @torch.no_grad()
 def decode(model: nn.Module, indices: Tensor, device: str) -> Tensor:
     """Return images (B, 3, H, W), uint8 on the CPU as a decoder would write them, of codes (B, k)."""
-    return torch.cat([to_bytes(model.decode(part.to(device))).cpu() for part in indices.split(_BATCH)])
+    return torch.cat([to_bytes(model.decode(part.to(device))).cpu() for part in indices.split(BATCH)])
 
 
 def by_item(names: Sequence[str], values: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -150,6 +157,7 @@ def by_item(names: Sequence[str], values: np.ndarray) -> tuple[list[str], np.nda
     return unique, np.bincount(index, weights=values) / np.bincount(index)
 
 
-def _in_batches(metric, images: Tensor, references: Tensor) -> np.ndarray:
-    pairs = zip(images.split(_BATCH), references.split(_BATCH), strict=True)
+def in_batches(metric: Callable[[Tensor, Tensor], Tensor], images: Tensor, references: Tensor) -> np.ndarray:
+    """Return a metric of every pair of images (B, 3, H, W), float64 (B,), a batch at a time."""
+    pairs = zip(images.split(BATCH), references.split(BATCH), strict=True)
     return torch.cat([metric(one, other) for one, other in pairs]).double().numpy()

@@ -180,7 +180,42 @@ class EvaluateParams(TrainParams, SpeechEvaluateParams, GradientEvaluateParams):
     """Images kept for figures."""
 
 
-METRICS: dict[str, Metric] = {**SPEECH_METRICS, **GRAPH_METRICS, **GRADIENT_METRICS}
+IMAGE_METRICS = {
+    "normalised_perplexity": Metric(
+        "share", "higher", "2^entropy of the codes of the test images over the number of codes there are."
+    ),
+    "nominal_bits": Metric("bits", "lower", "Bits of the code of a cell (or of another vector) on paper."),
+    "entropy_bits": Metric(
+        "bits", "neither", "Entropy of the codes of test cells; at most log2 of the number of cells."
+    ),
+    "real_bits": Metric(
+        "bits",
+        "lower",
+        "Bits of a cell in the range-coded stream of the test images, probabilities learned on the way.",
+    ),
+    "partial_psnr": Metric(
+        "dB", "higher", "PSNR from the first codebooks alone; unknown parts of a product are replaced by their mean."
+    ),
+    "gradient_realised": Metric(
+        "share",
+        "neither",
+        "Share of the slope promised by the gradient of the latents that a small step along it finds.",
+    ),
+    "codec_gradient_bias": Metric("", "lower", "Distance of the mean of that share from 1."),
+    "encoder_gradient": Metric(
+        "", "neither", "Length of the gradient that arrives at the encoder, mean over the second half of the training."
+    ),
+    "encoder_gradient_variation": Metric(
+        "", "lower", "Deviation of that length between spans of 50 steps, over its mean: how unsteady the training is."
+    ),
+    "psnr_seed_deviation": Metric("dB", "lower", "Standard deviation of PSNR between seeds."),
+    "prior_bits": Metric(
+        "bits", "lower", "Bits of the tokens of a test image under a causal model of those of training images."
+    ),
+    "unigram_bits": Metric("bits", "neither", "The same under the frequencies of the training images' tokens."),
+}
+
+METRICS: dict[str, Metric] = {**IMAGE_METRICS, **SPEECH_METRICS, **GRAPH_METRICS, **GRADIENT_METRICS}
 
 
 def components(params: TrainParams, kind: str) -> tuple[str, ...]:
