@@ -33,8 +33,8 @@ GRADIENT_METRICS = {
     "bias": Metric(
         "",
         "lower",
-        "Component of the estimates' mean error along the direction in which the other half of the draws errs, per mean "
-        "norm of the true gradient: its mean is the length of the bias, up to noise, and 0 without bias.",
+        "Component of the estimates' mean error along the direction in which the other half of the draws errs, per "
+        "mean norm of the true gradient: its mean is the length of the bias, up to noise, and 0 without bias.",
     ),
     "bias_low_99": Metric("", "neither", "Lower end of the 99% interval of the bias over the draws of all problems."),
     "bias_high_99": Metric("", "neither", "Upper end of that interval."),
