@@ -124,6 +124,24 @@ def _answers(shuffled: bool) -> float:
     return _numeric("exact_match", texts, answers)
 
 
+_SENTENCES = (["two", "young", "men", "stand", "near", "a", "bush"], ["a", "girl", "climbs", "into", "a", "hut"])
+
+
+def _texts(name: str, hypotheses: object, *, joined: bool = False) -> float:
+    from components.metrics import text_generation
+
+    pair = hypotheses, _SENTENCES
+    if joined:
+        pair = [[" ".join(words) for words in texts] for texts in pair]
+    return getattr(text_generation, name)(*pair)
+
+
+def _text(name: str, given: object) -> float:
+    from components.metrics import text_generation
+
+    return getattr(text_generation, name)(given)
+
+
 def _distinct(tokens: list[int]) -> float:
     import torch
 
@@ -245,6 +263,46 @@ def gates() -> tuple[Gate, ...]:
             "metrics.repetition.distinct_ngrams", "a text that never repeats", 1.0, lambda: _distinct(list(range(50)))
         ),
         _exactly("metrics.repetition.distinct_ngrams", "one token 50 times", 1 / 47, lambda: _distinct([7] * 50)),
+        _exactly("metrics.text_generation.bleu", "the references", 100.0, lambda: _texts("bleu", _SENTENCES)),
+        _exactly(
+            "metrics.text_generation.bleu",
+            "no word of the references",
+            0.0,
+            lambda: _texts("bleu", [["x"] * len(each) for each in _SENTENCES]),
+        ),
+        _exactly(
+            "metrics.text_generation.chrf", "the references", 100.0, lambda: _texts("chrf", _SENTENCES, joined=True)
+        ),
+        _exactly(
+            "metrics.text_generation.chrf",
+            "no character of the references",
+            0.0,
+            lambda: _texts("chrf", [["x"] * len(each) for each in _SENTENCES], joined=True),
+        ),
+        _exactly(
+            "metrics.text_generation.distinct_share",
+            "51 words, none twice",
+            1.0,
+            lambda: _text("distinct_share", [list(range(51))]),
+        ),
+        _exactly(
+            "metrics.text_generation.distinct_share",
+            "one word 51 times",
+            0.02,
+            lambda: _text("distinct_share", [[7] * 51]),
+        ),
+        _exactly(
+            "metrics.text_generation.repeated_bigrams",
+            "one word over and over",
+            1.0,
+            lambda: _text("repeated_bigrams", [7] * 9),
+        ),
+        _exactly(
+            "metrics.text_generation.repeated_bigrams",
+            "no word twice",
+            0.0,
+            lambda: _text("repeated_bigrams", list(range(9))),
+        ),
         _exactly("metrics.stats.spearman", "a series and itself", 1.0, lambda: _spearman("itself")),
         _exactly("metrics.stats.spearman", "a series reversed", -1.0, lambda: _spearman("reversed")),
         _about("metrics.stats.spearman", "shuffled", 0.0, lambda: _spearman("shuffled"), 0.08),

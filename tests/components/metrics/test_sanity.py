@@ -23,6 +23,11 @@ NO_SCORE = {
     "metrics.stats.jackknife_variance",
     "metrics.tables.condition",
     "metrics.tables.write_parquet",
+    "metrics.text_generation.bleu_counts",
+    "metrics.text_generation.bleu_of",
+    "metrics.text_generation.chrf_counts",
+    "metrics.text_generation.chrf_of",
+    "metrics.text_generation.corpus_influence",
 }
 
 
