@@ -29,8 +29,7 @@ def model(positions=6, least_masked=0.7) -> MaskedAR:
     drawn = generator()
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=drawn))
-        made.class_embedding.weight.mul_(20)  # so that classes tell
+            parameter.copy_(torch.randn(parameter.shape, generator=drawn))
     return made.eval()
 
 
