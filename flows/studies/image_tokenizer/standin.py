@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import polars as pl
 import torch
 
 from components.bases import construct, save_base, specification
+from components.data import fsdd
 from components.data.images import encode_png
 from components.errors import TesseraError
 from components.metrics.tables import write_parquet
@@ -60,8 +63,21 @@ def make(name: str, directory: Path) -> None:
         )
         write_parquet(frame, directory / "photos.parquet")
         rule = {"by": "hash", "column": "group", "until": None, "shares": {"train": 0.5, "test": 0.5}}
+    elif name == "fsdd":
+        write_parquet(_recordings(generator), directory / fsdd.FILE)
+        rule = {"by": "column", "column": "split", "names": ["train", "test"]}
+    elif name == "python-source":
+        write_parquet(_sources(), directory / "sources.parquet")
+        rule = {
+            "by": "hash",
+            "column": "module",
+            "until": None,
+            "shares": {"train": 0.6, "validation": 0.2, "test": 0.2},
+        }
     else:
-        raise TesseraError(f"{name!r} is no data set of the image tokenizer study; expected cifar10 or photos.")
+        raise TesseraError(
+            f"{name!r} is no data set of the image tokenizer study; expected cifar10, photos, fsdd or python-source."
+        )
     tables = {path.name: {"bytes": path.stat().st_size} for path in directory.glob("*.parquet")}
     (directory / "meta.json").write_text(json.dumps({"name": name, "tables": tables, "splits": rule}))
 
@@ -79,6 +95,30 @@ def make_base(name: str, directory: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_base(directory, construct(description), description, f"# {name}\n\nAn untrained stand-in.")
+
+
+def _recordings(generator: torch.Generator) -> pl.DataFrame:
+    """Return recordings of a fifth of a second: noise under a tone that is the digit's."""
+    rows = []
+    for take in range(12):
+        time = torch.arange(fsdd.SAMPLE_RATE // 5) / fsdd.SAMPLE_RATE
+        tone = torch.sin(2 * torch.pi * 200 * (1 + take % 3) * time) + 0.1 * torch.randn(
+            time.shape, generator=generator
+        )
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as recording:
+            recording.setparams((1, 2, fsdd.SAMPLE_RATE, len(tone), "NONE", ""))
+            recording.writeframes(tone.mul(8_000).short().numpy().tobytes())
+        rows.append((buffer.getvalue(), take % 3, "speaker", take, "test" if take < 4 else "train"))
+    schema = {"audio": pl.Binary, "digit": pl.Int8, "speaker": pl.String, "index": pl.Int16, "split": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _sources() -> pl.DataFrame:
+    """Return modules that import one another."""
+    texts = [f"import made.part_{(row * 5 + 1) % 16}\nfrom made import part_{(row * 3 + 2) % 16}" for row in range(16)]
+    rows = [("made", f"made.part_{row}", text) for row, text in enumerate(texts)]
+    return pl.DataFrame(rows, schema=["package", "module", "text"], orient="row")
 
 
 def _picture(height: int, width: int, generator: torch.Generator) -> torch.Tensor:

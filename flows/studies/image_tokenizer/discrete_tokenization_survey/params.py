@@ -72,7 +72,7 @@ class TrainParams(SpeechTrainParams, GraphTrainParams):
     """Codebooks of residual, product and additive quantization."""
     commitment_weight: float = Field(0.25, ge=0)
     """Weight of the commitment term inside the quantizer's loss."""
-    code_ema_decay: float | None = Field(0.99, ge=0, lt=1)
+    code_ema_decay: float | None = Field(0.95, ge=0, lt=1)
     """Decay of the moving average of the codes; null trains them by gradient."""
     restart_every: int = Field(0, ge=0)
     """Steps after which rarely used codes are restarted; 0 never."""
@@ -104,7 +104,7 @@ class TrainParams(SpeechTrainParams, GraphTrainParams):
     """Module of components.quantizers in each group of a channel-split quantizer."""
     groups: int = Field(1, ge=1)
     """Groups of a channel-split quantizer."""
-    quantizer_weight: float = Field(1.0, ge=0)
+    quantizer_weight: float = Field(0.03, ge=0)
     """Weight of the quantizer's loss."""
 
     # Optimisation, of every task.
