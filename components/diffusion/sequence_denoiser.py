@@ -97,9 +97,15 @@ class SequenceDenoiser(nn.Module):
         return torch.where(generated, self.mask, self.padding), generated
 
     @torch.no_grad()
-    def continue_greedily(self, source: Tensor, lengths: Tensor) -> Sampled:
-        """Write targets of known lengths from left to right, each time the likeliest word (needs `causal`)."""
-        memory, width = self.memory(source), int(lengths.max())
+    def continue_greedily(self, source: Tensor, lengths: Tensor, width: int | None = None) -> Sampled:
+        """Write targets of known lengths from left to right, each time the likeliest word (needs `causal`).
+
+        Args:
+            source: int64 (B, S).
+            lengths: int64 (B,).
+            width: N of the table that comes back, padded; the longest length where None.
+        """
+        memory, width = self.memory(source), int(lengths.max()) if width is None else width
         target = torch.full((len(source), width + 1), self.start, device=source.device)
         scores = torch.zeros(len(source), width, device=source.device)
         present = torch.ones_like(target, dtype=torch.bool)

@@ -1,0 +1,88 @@
+"""Tiny stand-ins with the schemas of the study's data sets and bases, for the smoke profile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from components.bases import construct, save_base, specification
+from components.data import multi30k, shapes
+from components.errors import TesseraError, did_you_mean
+from components.metrics.tables import write_parquet
+from flows.studies.discrete_diffusion.models import DENOISER
+from flows.studies.discrete_diffusion.sources import TOKENIZER_FILE, Translations
+
+_WORLD = {"side": 32, "objects": [1, 3], "sizes": {"small": 3.25, "medium": 4.5, "large": 5.75}}
+_SCENES = {"train": 24, "validation": 8, "test": 10}
+_BASE = "mt-multi30k-absorbing"
+_BASES = (_BASE, f"{_BASE}-s1", f"{_BASE}-s2")
+_GERMAN = ["ein", "mann", "hund", "läuft", "steht", "auf", "der", "straße", "vor", "dem", "haus", "."]
+_ENGLISH = ["a", "man", "dog", "runs", "stands", "on", "the", "street", "before", "the", "house", "."]
+
+
+def make(name: str, directory: Path) -> None:
+    """Write a stand-in of the data set `name` into an existing directory.
+
+    Raises:
+        TesseraError: The study has no such data set.
+    """
+    if name not in _MAKERS:
+        near = did_you_mean(name, _MAKERS)
+        raise TesseraError(
+            f"{name!r} is no data set of the discrete-diffusion study; expected one of {', '.join(_MAKERS)}.{near}"
+        )
+    file, splits = _MAKERS[name](directory)
+    meta = {
+        "name": name,
+        "tables": {file: {"bytes": (directory / file).stat().st_size}},
+        "splits": {"by": "column", "column": "split", "names": splits},
+    }
+    (directory / "meta.json").write_text(json.dumps(meta))
+
+
+def make_base(name: str, directory: Path) -> None:
+    """Write an untrained stand-in of a translation base into an existing directory.
+
+    Raises:
+        TesseraError: The study has no such base.
+    """
+    if name not in _BASES:
+        raise TesseraError(f"{name!r} is no base of the discrete-diffusion study; expected {', '.join(_BASES)}.")
+    data = directory / "data"
+    data.mkdir()
+    make("multi30k", data)
+    task = Translations.learn(data, 60, 40)
+    for path in data.iterdir():
+        path.unlink()
+    data.rmdir()
+    description = specification(
+        DENOISER, words=task.words, context=40, width=8, encoder_layers=1, decoder_layers=1, heads=2, feed_forward=8
+    )
+    torch.manual_seed(0)
+    task.tokenizer.save(directory / TOKENIZER_FILE)
+    save_base(directory, construct(description), description, f"# {name}\n\nAn untrained stand-in.")
+
+
+def _shapes(directory: Path) -> tuple[str, list[str]]:
+    shapes.generate(directory, world=_WORLD, seed=0, scenes=_SCENES)
+    return "shapes.parquet", list(_SCENES)
+
+
+def _multi30k(directory: Path) -> tuple[str, list[str]]:
+    generator = np.random.default_rng(0)
+    rows = []
+    for split, count in (("train", 40), ("val", 8), ("test_2016_flickr", 8), ("test_2017_flickr", 8)):
+        for number in range(count):
+            drawn = generator.integers(len(_GERMAN), size=6)
+            texts = (" ".join(words[at] for at in drawn) for words in (_ENGLISH, _GERMAN))
+            rows.append((split, number, *texts, "", ""))
+    schema = {"split": pl.String, "index": pl.Int32, **dict.fromkeys(multi30k.LANGUAGES, pl.String)}
+    write_parquet(pl.DataFrame(rows, schema=schema, orient="row"), directory / multi30k.FILE)
+    return multi30k.FILE, list(multi30k.SPLITS)
+
+
+_MAKERS = {"shapes": _shapes, "multi30k": _multi30k}
