@@ -66,8 +66,9 @@ def _codec(stage: StageContext, table: MetricTable, samples: Samples, model: nn.
             priors.prior_metrics(stage, table, model, indices[:count])
     if not params.post_quantizer:
         _gradients(stage, table, model, test.images[: params.gradient_images])
-    for step in (*params.snapshots, *([params.steps] if params.snapshots else [])):
-        _snapshot(stage, table, test, step)
+    if model.codebook_sizes and not params.post_quantizer:
+        for step in (*params.snapshots, *([params.steps] if params.snapshots else [])):
+            _snapshot(stage, table, test, step)
     return decoded
 
 
