@@ -36,7 +36,7 @@ class TrainParams(StudyParams):
     dictionary_documents: int = Field(5_000, ge=1)
     """Documents a dictionary is learned from; none of them is in the corpus that is measured."""
     image_side: int = Field(32, ge=4)
-    """Height and width of images whose patches are clustered, pixels."""
+    """Height and width of images whose patches are clustered, and of the tiles of photographs, pixels."""
     patch_side: int = Field(4, ge=1)
     """Side of a patch, pixels."""
     patch_images: int = Field(2_000, ge=1)
@@ -95,8 +95,6 @@ class EvaluateParams(TrainParams):
 
     tokens: int = Field(200_000, ge=20)
     """Tokens of every corpus, all or the first of documents in random order."""
-    corpus_pool: int = Field(200_000, ge=1)
-    """Documents to draw the corpus from at most."""
     longest_gram: int = Field(4, ge=2, le=8)
     """Longest n-grams whose frequencies are fitted."""
     orders: int = Field(20, ge=1)
@@ -105,8 +103,8 @@ class EvaluateParams(TrainParams):
     """Share of the corpus after which the types seen are counted."""
     resamples: int = Field(1_000, ge=2)
     """Bootstrap resamples of documents."""
-    least_rank_share: float = Field(0.0, ge=0, lt=1)
-    """Share of all n-gram occurrences at the top ranks that the fits of rank laws leave out."""
+    least_count: int = Field(10, ge=1)
+    """Types that occur less often are left out of the fits of rank laws: chance decides their ranks."""
     linearisations: tuple[Literal["raster", "column_major", "hilbert"], ...] = ("raster",)
     """Orders in which cells of an image are read; the first is the stream, the others are measured beside it."""
     granularity_scenes: int = Field(0, ge=0)
@@ -127,7 +125,85 @@ class EvaluateParams(TrainParams):
     """Exponent of the random source `zipf`."""
 
 
-METRICS: dict[str, Metric] = {}
+METRICS = {
+    "live_types": Metric("types", "neither", "Types of the vocabulary that occur in the corpus."),
+    "live_share": Metric(
+        "share", "neither", "The same as a share of the vocabulary: a collapsed tokenizer shows here."
+    ),
+    "corpus_documents": Metric("documents", "neither", "Documents that the corpus is made of."),
+    "zipf_parameter": Metric(
+        "", "neither", "Exponent of the rank law (rho of Yule-Simon), by maximum likelihood over ranks."
+    ),
+    "mandelbrot_shift": Metric("ranks", "neither", "b of Zipf-Mandelbrot."),
+    "rank_likelihood": Metric("nats/type", "higher", "Log-likelihood of all ranks under the law, divided by types."),
+    "rank_ks": Metric("", "lower", "Kolmogorov-Smirnov distance of the law's shares accumulated over ranks."),
+    "bic_excess": Metric("nats", "lower", "BIC of the law minus that of the best of the three: 0 for the winner."),
+    "rank_curvature": Metric(
+        "", "neither", "c of ln f = a + b ln r + c (ln r)^2 at ranks even in ln r: positive is convex."
+    ),
+    "share_seen_early": Metric(
+        "share",
+        "neither",
+        "Share of the types that occur in the whole corpus seen after its first `early_share`, over document orders.",
+    ),
+    "heaps_exponent": Metric(
+        "", "neither", "beta of V = K t^beta of n-grams, fitted to the growth curve averaged over document orders."
+    ),
+    "innovation_rate": Metric(
+        "types/token", "neither", "New n-grams per n-gram read over the last tenth of the corpus."
+    ),
+    "documents_until_90": Metric(
+        "documents", "neither", "Documents read until 90% of the types were seen, over orders."
+    ),
+    "benford_chi_square": Metric(
+        "", "lower", "Chi-square of the leading digits of n-gram counts against Benford's law."
+    ),
+    "benford_mad": Metric("", "lower", "Mean absolute deviation of the leading digits' shares from Benford's law."),
+    "digit_share": Metric("share", "neither", "Share of n-gram counts with a leading digit."),
+    "entropy": Metric("bits/token", "neither", "Entropy of single tokens, Miller-Madow."),
+    "normalised_entropy": Metric("", "neither", "Plug-in entropy of single tokens over log2 of the vocabulary."),
+    "conditional_entropy": Metric(
+        "bits/token", "neither", "Entropy of a token given the n - 1 before it, from block entropies, Miller-Madow."
+    ),
+    "huffman_saving": Metric("%", "neither", "100 (1 - L / ceil(log2 V)), L the mean Huffman code of single tokens."),
+    "pair_huffman_saving": Metric("%", "neither", "The same for pairs of neighbouring tokens, the code not counted."),
+    "gzip_share": Metric("%", "lower", "Size after Deflate (level 9) over that of fixed-length codes."),
+    "lzma_share": Metric("%", "lower", "Size after LZMA over that of fixed-length codes."),
+    "reconstruction_psnr": Metric("dB", "higher", "PSNR of test images decoded from their tokens."),
+    "psnr_above_cell_means": Metric("dB", "higher", "The same minus the PSNR of every cell's mean colour."),
+    "homogeneity": Metric("", "higher", "1 - H(label | token) / H(label) over the cells of scenes."),
+    "completeness": Metric("", "higher", "1 - H(token | label) / H(token) over the cells of scenes."),
+    "v_measure": Metric("", "higher", "Harmonic mean of homogeneity and completeness."),
+    "ami": Metric("", "higher", "Mutual information of token and label, adjusted for chance."),
+    "ami_null": Metric("", "neither", "The same with the labels of each scene in random order among its cells."),
+    "ami_above_null": Metric("", "higher", "ami minus ami_null."),
+    "part_advantage": Metric("", "neither", "ami with labels of parts minus ami with labels of whole objects."),
+    "one_segment_share": Metric(
+        "share", "neither", "Chance that two cells of a scene with one token lie in one object, or in one part of one."
+    ),
+    "one_segment_null": Metric("share", "neither", "The same with the segments of each scene in random order."),
+    "grammar_nats": Metric(
+        "nats/token", "lower", "-log P of held-out sentences over tokens: bound of the grammar, unigram, bigram."
+    ),
+    "gain": Metric("%", "higher", "100 (1 - PPL / PPL_unigram) of the grammar on held-out sentences."),
+    "bigram_gain": Metric("%", "higher", "The same of a bigram model fitted to the same sentences."),
+    "order_gain": Metric(
+        "%", "higher", "gain minus the gain on the same sentences with the tokens of each in random order."
+    ),
+    "rules_for_95": Metric("%", "neither", "Share of binary rules that carry 95% of expected uses."),
+    "tree_depth": Metric("rules", "neither", "Binary rules above a token in the most probable trees, mean."),
+    "right_branching": Metric("share", "neither", "Spans of three tokens or more that split off their first token."),
+    "left_branching": Metric("share", "neither", "Spans of three tokens or more that split off their last token."),
+    "procrustes_residual": Metric(
+        "", "lower", "What is left after rotating tokens onto those of another space of the same frequency rank."
+    ),
+    "nearest_distance": Metric(
+        "", "lower", "Mean distance to the nearest point of the other space after iterated matching."
+    ),
+    "mutual_share": Metric("share", "higher", "Points that are the nearest of their nearest in the other space."),
+    "directed_hausdorff": Metric("", "lower", "Largest distance to the nearest point of the other space."),
+    "hausdorff": Metric("", "lower", "Larger of the two directed distances."),
+}
 
 
 def components(params: TrainParams, kind: str) -> tuple[str, ...]:

@@ -115,20 +115,19 @@ class Pictures:
     names: list[str]
 
 
-def pictures(stage: StageContext, corpus: str, part: Part, rows: np.ndarray | None = None, side: int = 32) -> Pictures:
+def pictures(stage: StageContext, corpus: str, part: Part, rows: np.ndarray | None = None) -> Pictures:
     """Return the images of a part of a data set.
 
     Args:
         stage: The stage.
         corpus: One of IMAGES.
         part: The training split to learn from, else the test split.
-        rows: Rows to take; all by default. Tiles of photographs are always all.
-        side: Side of the tiles that photographs are cut into, pixels.
+        rows: Rows to take; all by default. Of photographs, tiles of `image_side` pixels, it is always all.
     """
     directory, split = data_directory(stage, corpus), "train" if part == "learn" else "test"
     if corpus == "photos":
         frame = tables.read_split(directory, split, ["name", "image"])
-        tiles, owners = photograph_tiles(frame["image"].to_list(), side)
+        tiles, owners = photograph_tiles(frame["image"].to_list(), stage.params.image_side)
         return Pictures(tiles, [frame["name"][owner] for owner in owners])
     if corpus == "noto-emoji":
         # Every emoji counts: no tokenizer learned from any of them.
