@@ -81,6 +81,12 @@ def _frechet(shift: float, seed: int = 0) -> float:
     return frechet_distance(_normal(seed, 4000, 4) + shift, _normal(0, 4000, 4))
 
 
+def _generation(name: str, shift: float, seed: int) -> float:
+    from components.metrics import generation
+
+    return float(getattr(generation, name)(_normal(seed, 400, 4) + shift, _normal(0, 400, 4)))
+
+
 def _codebook(name: str, codes: list[int], *sizes: object) -> float:
     import torch
 
@@ -187,6 +193,10 @@ def gates() -> tuple[Gate, ...]:
         _about(
             "metrics.frechet.frechet_distance", "a set shifted by 1 in 4 features", 4.0, lambda: _frechet(1.0), 1e-3
         ),
+        _exactly("metrics.generation.precision", "a set and itself", 1.0, lambda: _generation("precision", 0.0, 0)),
+        _exactly("metrics.generation.precision", "a set far away", 0.0, lambda: _generation("precision", 50.0, 1)),
+        _exactly("metrics.generation.recall", "a set and itself", 1.0, lambda: _generation("recall", 0.0, 0)),
+        _exactly("metrics.generation.recall", "a set far away", 0.0, lambda: _generation("recall", 50.0, 1)),
         _exactly("metrics.codebook.usage", "every code once", 1.0, lambda: _codebook("usage", list(range(16)), 16)),
         _exactly("metrics.codebook.usage", "one code of 16", 1 / 16, lambda: _codebook("usage", [3] * 9, 16)),
         _exactly(

@@ -123,12 +123,15 @@ class Codes:
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Return images, uint8 (B, 3, H, W) on the CPU as a decoder would write them, of tokens on any device."""
-        images = []
-        for part in tokens.split(_BATCH):
-            part = part.to(self._device)
-            if self._params.quantizer == "own":
-                single = len(self.codebook_sizes) == 1
-                images.append(to_bytes(self.autoencoder.decode(part.squeeze(-1) if single else part)).cpu())
-            else:
-                images.append(to_bytes(self.autoencoder.decode_values(self.values(part))).cpu())
-        return torch.cat(images)
+        if self._params.quantizer != "own":
+            return torch.cat([self.decode_values(self.values(part.to(self._device))) for part in tokens.split(_BATCH)])
+        if len(self.codebook_sizes) == 1:
+            tokens = tokens.squeeze(-1)
+        parts = [self.autoencoder.decode(part.to(self._device)) for part in tokens.split(_BATCH)]
+        return torch.cat([to_bytes(part).cpu() for part in parts])
+
+    @torch.no_grad()
+    def decode_values(self, values: Tensor) -> Tensor:
+        """Return images, uint8 (B, 3, H, W) on the CPU, of latents (B, P, C) on any device."""
+        parts = [self.autoencoder.decode_values(part.to(self._device)) for part in values.split(_BATCH)]
+        return torch.cat([to_bytes(part).cpu() for part in parts])
