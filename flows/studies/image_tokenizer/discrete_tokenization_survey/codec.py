@@ -53,10 +53,11 @@ def train(stage: StageContext) -> None:
         return pixels + params.quantizer_weight * result.codes.loss, series
 
     snapshots = stage.checkpoint / "snapshots"
+    kept = {snapshot_step(params, share) for share in params.snapshots}
 
     def after_step(model: nn.Module, step: int, generator: torch.Generator) -> None:
         model.after_step(step, generator)
-        if step + 1 in params.snapshots:
+        if step + 1 in kept:
             # Beside the checkpoint: a training that is killed and resumed behind this step still has it.
             directory = snapshot_directory(snapshots, step + 1)
             directory.mkdir(parents=True, exist_ok=True)
@@ -76,9 +77,14 @@ def train(stage: StageContext) -> None:
     )
     arriving.close()
     save_model(stage.output, model, description)
-    for step in params.snapshots:
+    for step in sorted(kept):
         shutil.copytree(snapshot_directory(snapshots, step), snapshot_directory(stage.output, step))
     curves.write(stage.output)
+
+
+def snapshot_step(params: TrainParams, share: float) -> int:
+    """Return the number of steps that a share of them is, at least one."""
+    return max(1, round(share * params.steps))
 
 
 def snapshot_directory(directory: Path, step: int) -> Path:

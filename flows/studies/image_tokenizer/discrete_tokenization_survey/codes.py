@@ -74,7 +74,7 @@ def code_metrics(table: MetricTable, quantizer: QuantizerModule, indices: Tensor
     table.add("real_bits", 8 * len(stream(columns, sizes, images)) / len(columns), unit="bits", samples=images)
 
 
-def use_of_codebook(table: MetricTable, symbols: Tensor, size: int, images: int, at: dict[str, int] | None) -> None:
+def use_of_codebook(table: MetricTable, symbols: Tensor, size: int, images: int, at: dict[str, float] | None) -> None:
     """Add the share of the codebook in use, and its perplexity as a share of its size."""
     table.add("codebook_usage", usage(symbols, size), unit="share", at=at, samples=images)
     perplexity = 2 ** entropy_bits(symbols) / size

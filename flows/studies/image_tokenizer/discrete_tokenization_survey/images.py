@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,10 @@ from components.quantizers.projected import ProjectedQuantizer, unprojected
 from components.quantizers.rvq import ResidualQuantizer
 from flows.studies.context import StageContext
 from flows.studies.image_tokenizer.discrete_tokenization_survey import codes, controls, priors
-from flows.studies.image_tokenizer.discrete_tokenization_survey.codec import snapshot_directory
+from flows.studies.image_tokenizer.discrete_tokenization_survey.codec import (
+    snapshot_directory,
+    snapshot_step,
+)
 from flows.studies.image_tokenizer.discrete_tokenization_survey.standardised import StandardisedCodec
 from flows.studies.image_tokenizer.evaluate import BATCH, FeatureComparison, Samples, decode, encode, in_batches
 from flows.studies.image_tokenizer.sources import TestImages, test_images, training_images
@@ -67,8 +69,8 @@ def _codec(stage: StageContext, table: MetricTable, samples: Samples, model: nn.
     if not params.post_quantizer:
         _gradients(stage, table, model, test.images[: params.gradient_images])
     if model.codebook_sizes and not params.post_quantizer:
-        for step in (*params.snapshots, *([params.steps] if params.snapshots else [])):
-            _snapshot(stage, table, test, step)
+        for share in (*params.snapshots, *([1.0] if params.snapshots else [])):
+            _snapshot(stage, table, test, share)
     return decoded
 
 
@@ -159,15 +161,17 @@ def _gradients(stage: StageContext, table: MetricTable, model: nn.Module, images
     table.add("encoder_gradient_variation", spread, unit="", samples=len(later))
 
 
-def _snapshot(stage: StageContext, table: MetricTable, test: TestImages, step: int) -> None:
-    """Use of the codebook and PSNR after `step` steps of training."""
+def _snapshot(stage: StageContext, table: MetricTable, test: TestImages, share: float) -> None:
+    """Use of the codebook and PSNR after a share of the steps of training."""
     params, directory = stage.params, stage.inputs["train"]
-    model = load_model(directory if step == params.steps else snapshot_directory(directory, step)).to(stage.device)
+    if share < 1:
+        directory = snapshot_directory(directory, snapshot_step(params, share))
+    model = load_model(directory).to(stage.device)
     images = test.images[: params.test_images]
     indices = encode(model, images, stage.device)
-    at = {"step": step}
+    at = {"progress": share}
     joint = codes.joint_symbols(*codes.index_columns(model.quantizer, indices))
     if joint is not None:
         codes.use_of_codebook(table, *joint, len(images), at)
     values = in_batches(psnr, decode(model, indices, stage.device), images)
-    table.add_items("psnr", np.asarray(values), unit="dB", at=at, items=test.items[: len(images)])
+    table.add_items("psnr", values, unit="dB", at=at, items=test.items[: len(images)])

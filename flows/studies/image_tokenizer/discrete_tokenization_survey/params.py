@@ -110,8 +110,8 @@ class TrainParams(SpeechTrainParams, GraphTrainParams):
     # Optimisation, of every task.
     steps: int = Field(600, ge=1)
     """Optimiser steps."""
-    snapshots: tuple[int, ...] = ()
-    """Steps after which the model is kept as it is then, beside the finished one."""
+    snapshots: tuple[float, ...] = ()
+    """Shares of the steps after which the model is kept as it is then, beside the finished one."""
     batch_size: int = Field(32, ge=2)
     """Images per step."""
     learning_rate: float = Field(1.5e-3, gt=0)
