@@ -32,13 +32,13 @@ from torch import Tensor
 from components.errors import TesseraError
 from components.quantizers.quantized import straight_through
 from components.quantizers.rotation_trick import rotate_onto
+from components.training.determinism import derive_seed
 
 Estimator = Literal["ste", "gumbel", "gumbel_st", "rotation_trick", "reinforce"]
 TEMPERED = ("gumbel", "gumbel_st")
 """Estimators that have a temperature."""
 
 _NUMBERS_PER_CHUNK = 1 << 19
-_SECOND_HALF = 1 << 32
 
 
 class GradientBiasError(TesseraError):
@@ -156,9 +156,7 @@ def _surrogate(
     return problems.loss(straight_through(codes, vectors) if estimator == "ste" else rotate_onto(codes, vectors))
 
 
-def measure(
-    problems: Problems, estimator: Estimator, draws: int, generator_seed: int, temperature: float = 1.0
-) -> Measured:
+def measure(problems: Problems, estimator: Estimator, draws: int, seed: int, temperature: float = 1.0) -> Measured:
     """Draw estimates in two halves and compare them with the truth.
 
     Equal seeds give every estimator and temperature the same noise.
@@ -167,7 +165,7 @@ def measure(
         problems: P problems.
         estimator: Name of the estimator.
         draws: S, over both halves.
-        generator_seed: Seed of the noise.
+        seed: Of the noise.
         temperature: tau of the Gumbel estimators.
     """
     truth = problems.true_gradient().double()
@@ -175,14 +173,14 @@ def measure(
     half = draws // 2
     first = torch.zeros_like(truth)
     squares, cosines = torch.zeros_like(truth[:, 0]), torch.zeros_like(truth[:, 0])
-    for part in _chunks(problems, estimator, half, generator_seed, temperature):
+    for part in _chunks(problems, estimator, half, derive_seed(seed, 0), temperature):
         first += part.sum(0)
         squares += part.square().sum((0, 2))
         cosines += (F.normalize(part, dim=-1) * unit_truth).sum((0, 2))
     direction = F.normalize(first / half - truth, dim=-1)
     second = torch.zeros_like(truth)
     along, along_squares = torch.zeros_like(squares), torch.zeros_like(squares)
-    for part in _chunks(problems, estimator, half, generator_seed + _SECOND_HALF, temperature):
+    for part in _chunks(problems, estimator, half, derive_seed(seed, 1), temperature):
         second += part.sum(0)
         squares += part.square().sum((0, 2))
         cosines += (F.normalize(part, dim=-1) * unit_truth).sum((0, 2))
@@ -200,11 +198,9 @@ def measure(
     )
 
 
-def _chunks(
-    problems: Problems, estimator: Estimator, draws: int, generator_seed: int, temperature: float
-) -> Iterator[Tensor]:
+def _chunks(problems: Problems, estimator: Estimator, draws: int, seed: int, temperature: float) -> Iterator[Tensor]:
     """Yield estimates (S', P, D), float64, of `draws` draws in all."""
-    generator = torch.Generator().manual_seed(generator_seed)
+    generator = torch.Generator().manual_seed(seed)
     count, codes, width = problems.codes.shape
     rows = max(1, _NUMBERS_PER_CHUNK // (count * codes * width))
     for start in range(0, draws, rows):

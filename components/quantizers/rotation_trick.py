@@ -2,8 +2,8 @@
 
     values = lambda R z,     R z / ||z|| = q / ||q||,     lambda = ||q|| / ||z||
 
-with R the rotation in the plane of z and q, and lambda and R held constant, so that the gradient is turned and scaled as the vector was: lambda R^T g instead of
-the straight-through g. Vectors pushed apart at the code stay apart by the same angle before it.
+with R the rotation in the plane of z and q. lambda and R are held constant, so that the gradient is turned and scaled
+as the vector was: lambda R^T g instead of the straight-through g. Gradients keep their angle to the code.
 
 Letters: `...` any leading axes (batch, tokens), `D` width of a vector, `K` codebook size.
 

@@ -35,8 +35,7 @@ def evaluate(stage: StageContext) -> None:
     problems = draw_problems(
         params.problems, params.toy_codes, params.toy_dim, params.assignment_temperature, generator
     )
-    # Small seeds: the two halves of the noise are told apart by a constant that is added.
-    noise = derive_seed(stage.seed, _NOISE) >> 16
+    noise = derive_seed(stage.seed, _NOISE)
     scale = float(problems.true_gradient().double().norm(dim=-1).mean())
     items = [f"seed {stage.seed} problem {place}" for place in range(params.problems)]
     tempered = params.estimator in TEMPERED

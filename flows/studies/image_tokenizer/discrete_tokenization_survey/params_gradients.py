@@ -23,9 +23,9 @@ class GradientEvaluateParams(StudyParams):
     """Width of a vector and of a code."""
     problems: int = Field(32, ge=2)
     """Problems of a seed: codes, vector, network and target drawn anew for each."""
-    draws: int = Field(100_000, ge=4)
+    draws: int = Field(200_000, ge=4)
     """Estimates of each problem's gradient, in two halves."""
-    assignment_temperature: float = Field(1.0, gt=0)
+    assignment_temperature: float = Field(2.0, gt=0)
     """Temperature of the draw of a code, in squared distance."""
 
 
