@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics.cluster import expected_mutual_information
+from scipy.special import gammaln
 
 from components.errors import TesseraError
 
@@ -99,10 +99,25 @@ def agreement(table: np.ndarray) -> Agreement:
 
 
 def expected_information(table: np.ndarray) -> float:
-    """Return E I in nats of a contingency table (V, L): its margins kept, pairs drawn at random."""
+    """Return E I in nats of a contingency table (V, L): its margins kept, pairs drawn at random.
+
+        E I = sum_ij sum_n  n / N ln(N n / (a_i b_j)) P(n),   P hypergeometric with margins a_i, b_j of N
+
+    All terms of all pairs stand in one array; there are at most L N of them.
+    """
     table = np.asarray(table, dtype=np.int64)
-    table = table[table.sum(1) > 0][:, table.sum(0) > 0]
-    return float(expected_mutual_information(table, int(table.sum())))
+    total = int(table.sum())
+    rows, columns = table.sum(1), table.sum(0)
+    a, b = (each.ravel() for each in np.meshgrid(rows[rows > 0], columns[columns > 0], indexing="ij"))
+    first = np.maximum(1, a + b - total)
+    terms = np.minimum(a, b) - first + 1
+    pair = np.repeat(np.arange(len(a)), terms)
+    n = np.arange(len(pair)) - np.repeat(terms.cumsum() - terms, terms) + first[pair]
+    a, b = a[pair], b[pair]
+    factorial = gammaln(np.arange(total + 1) + 1)
+    chance = factorial[a] + factorial[b] + factorial[total - a] + factorial[total - b] - factorial[total]
+    chance -= factorial[n] + factorial[a - n] + factorial[b - n] + factorial[total - a - b + n]
+    return float((n / total * np.log(total * n / (a * b)) * np.exp(chance)).sum())
 
 
 def resampled_ami(tables: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ Law = Literal["zipf", "zipf_mandelbrot", "yule_simon"]
 LAWS: tuple[Law, ...] = ("zipf", "zipf_mandelbrot", "yule_simon")
 _LARGEST_EXPONENT = 50.0
 _NEWTON_STEPS = 100
+_SHIFTS = 20
 
 
 class RankLawError(TesseraError):
@@ -85,14 +86,7 @@ def fit_rank_laws(counts: np.ndarray, least_count: int = 1) -> dict[Law, RankLaw
     frequencies = rank_frequencies(counts, least_count)
     ranks = np.arange(1, len(frequencies) + 1, dtype=np.float64)
     exponent = _exponent(np.log(ranks), frequencies)
-    # At b far beyond R all ranks have one probability: nothing larger is ever better.
-    found = minimize_scalar(
-        lambda log_shift: -_rank_likelihood(np.log(ranks + np.exp(log_shift)), frequencies),
-        bounds=(np.log(1e-3), np.log(10.0 * len(ranks))),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
-    shift = float(np.exp(found.x))
+    shift = _shift(ranks, frequencies)
     shifted = np.log(ranks + shift)
     rho = yule_simon_rho(counts)
     return {
@@ -161,6 +155,20 @@ def _exponent(log_ranks: np.ndarray, frequencies: np.ndarray) -> float:
         if abs(step) < 1e-10:
             break
     return exponent
+
+
+def _shift(ranks: np.ndarray, frequencies: np.ndarray) -> float:
+    """Return the b of Zipf-Mandelbrot: the best of a grid in ln b, refined between its neighbours."""
+
+    def cost(log_shift: float) -> float:
+        return -_rank_likelihood(np.log(ranks + np.exp(log_shift)), frequencies)
+
+    # At b far beyond R all ranks have one probability: nothing larger is ever better.
+    grid = np.linspace(np.log(1e-3), np.log(10.0 * len(ranks)), _SHIFTS)
+    best = int(np.argmin([cost(log_shift) for log_shift in grid]))
+    bounds = (grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)])
+    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x))
 
 
 def _rank_likelihood(log_ranks: np.ndarray, frequencies: np.ndarray) -> float:
