@@ -171,7 +171,7 @@ def test_the_count_estimator_is_the_integral_over_time_that_quadrature_gives():
         0.5 * 2 / count * sum(costs[m] for m in costs if sum(m) == count) / math.comb(2, count) for count in (1, 2)
     )
     assert by_count == pytest.approx(integral, abs=1e-6)
-    estimator = BoundEstimator("count", "stratified", draws=2000, repeats=2, block=2)
+    estimator = BoundEstimator("count", "stratified", draws=200, repeats=2, block=2)
     bound = estimator.estimate(nats, clean, noise, LinearSchedule(), torch.Generator().manual_seed(0))
     assert float(bound.nats) == pytest.approx(integral, abs=5 * float(bound.variance.sqrt()) + 0.01)
 
@@ -181,9 +181,12 @@ def test_the_loss_counts_masked_tokens_only_and_divides_by_all(kind):
     logits = torch.randn(2, 6, WORDS, generator=torch.Generator().manual_seed(0), requires_grad=True)
     loss = masked_nats(logits, clean, noisy, NOISE)
     by_hand = -sum(
-        float(logits[b, n].log_softmax(-1)[clean[b, n]]) for b in range(2) for n in range(6) if noisy[b, n] == MASK
+        float(logits.detach()[b, n].log_softmax(-1)[clean[b, n]])
+        for b in range(2)
+        for n in range(6)
+        if noisy[b, n] == MASK
     )
-    assert float(loss) == pytest.approx(by_hand / 12, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(by_hand / 12, rel=1e-5)
     loss.backward()
     assert torch.equal(logits.grad.abs().sum(-1) > 0, noisy == MASK)
 
@@ -241,7 +244,7 @@ def test_a_threshold_writes_several_tokens_at_once_and_needs_fewer_calls(kind):
     careful = sample_blocks(model, prompt, 2, 4, NOISE, 4, generator, threshold=1.0)
     plain = sample_blocks(model, prompt, 2, 4, NOISE, 4, generator)
     assert torch.equal(careful.tokens, plain.tokens)
-    some = sample_blocks(model, prompt, 2, 4, NOISE, 4, generator, threshold=0.5)
+    some = sample_blocks(model, prompt, 2, 4, NOISE, 4, generator, threshold=0.15)
     assert (some.evaluations <= 8).all()
     assert some.evaluations.min() < 8
 
