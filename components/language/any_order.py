@@ -16,6 +16,7 @@ the Right Way", section 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -236,3 +237,18 @@ def oracle_logits(model: AnyOrderModel, tokens: Tensor, order: Order, queries: T
     """
     masks = content_mask(order.ranks, order.prompt), query_mask(order.ranks, order.prompt, queries=queries)
     return model(tokens, *masks, queries)
+
+
+def blind_denoiser(model: AnyOrderModel) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return a network as a denoiser of `components.diffusion.samplers`: what is known is the prompt.
+
+    Args:
+        model: The network, trained with masked tokens blind to each other.
+    """
+
+    def denoise(tokens: Tensor, _times: Tensor, _rows: Tensor, wanted: Tensor) -> Tensor:
+        order = lattice_order(tokens != model.mask_token_id)
+        queries = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        return next_logits(model, tokens, order, order.prompt, queries).flatten(0, 1)[wanted]
+
+    return denoise

@@ -97,7 +97,7 @@ def query_mask(ranks: Tensor, prompt: Tensor, progress: Tensor | None = None, qu
 class TwoStreamTransformer(nn.Module):
     """Logits of every asked token from the tokens that come before it in any order.
 
-    Positions are rotary, in both streams. Weights start as in `Transformer`.
+    Positions are rotary, in both streams; the output layer is the input embedding. Weights start as in `Transformer`.
     """
 
     def __init__(self, config: TwoStreamConfig) -> None:
@@ -107,8 +107,7 @@ class TwoStreamTransformer(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary_size + 2, config.width)
         self.query = nn.Parameter(torch.empty(config.width))
         self.transformer = Transformer(TransformerConfig(config.width, config.layers, config.heads))
-        self.output = nn.Linear(config.width, config.vocabulary_size, bias=False)
-        for weight in (self.embedding.weight, self.query, self.output.weight):
+        for weight in (self.embedding.weight, self.query):
             nn.init.normal_(weight, std=0.02)
         angles = rotary_angles(torch.arange(config.context + 1), config.width // config.heads)
         self.register_buffer("angles", angles, persistent=False)  # [2, 1 + N, C / 2]; the start is at 0
@@ -147,7 +146,7 @@ class TwoStreamTransformer(nn.Module):
             # What the content becomes after the last block is read by nobody.
             if block.layer < last:
                 hidden = _step(block, hidden, normed, angles, keys, values, content)
-        return self.output(self.transformer.norm(asked))
+        return F.linear(self.transformer.norm(asked), self.embedding.weight[: self.vocabulary_size])
 
 
 def _step(
