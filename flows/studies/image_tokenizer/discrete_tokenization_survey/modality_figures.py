@@ -164,7 +164,7 @@ class ModalityFigures(Figures):
         """Draw the table of families, with the papers of this collection that use each."""
         caption = (
             "The survey's eight families of quantizers. K codes of a book, M books, D dimensions, L levels, A anchors, "
-            "k of them at a node, R relation types, m of them at a node. The last column names papers of this collection."
+            "k of them at a node, R relation types, m of them at a node. The last column names papers of this ledger."
         )
         table = taxonomy.families()
         head = ["family", *_COLUMNS]
