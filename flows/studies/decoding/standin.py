@@ -65,8 +65,11 @@ def make_base(name: str, directory: Path) -> None:
     Raises:
         TesseraError: The study has no such base.
     """
+    if name == "judge-char-lm":
+        _make_judge(name, directory)
+        return
     if name not in _LANGUAGE_MODELS:
-        known = ", ".join(_LANGUAGE_MODELS)
+        known = ", ".join([*_LANGUAGE_MODELS, "judge-char-lm"])
         raise TesseraError(f"{name!r} is no base of the decoding study; expected one of {known}.")
     code = _LANGUAGE_MODELS[name] == "python-source"
     texts = _sources()["text"].to_list() if code else gsm8k.documents(_problems(30))
@@ -88,6 +91,25 @@ def make_base(name: str, directory: Path) -> None:
     model = construct(description)
     save_tokens(directory, tokenizer, module.__name__, names)
     save_base(directory, model, description, f"# {name}\n\nAn untrained stand-in.")
+
+
+def _make_judge(name: str, directory: Path) -> None:
+    """Write an untrained judge of the characters of the made-up text."""
+    alphabet = "".join(sorted({*_SENTENCE, "\n"}))
+    tokenizer = bpe.train([], len(alphabet), alphabet=alphabet)
+    description = specification(
+        "components.language.causal_lm",
+        vocabulary_size=len(alphabet),
+        context=64,
+        width=16,
+        layers=1,
+        heads=2,
+        tied=True,
+        positions="rotary",
+    )
+    torch.manual_seed(0)
+    save_tokens(directory, tokenizer, bpe.__name__, [])
+    save_base(directory, construct(description), description, f"# {name}\n\nAn untrained stand-in.")
 
 
 def _write(name: str, directory: Path, frames: dict[str, pl.DataFrame], splits: dict) -> None:

@@ -42,19 +42,19 @@ def measure(stage: StageContext, model: TwoStreamTransformer, table: MetricTable
     order = lattice_order(gaps(len(windows), params.context, params.masked_share, generator))
     names = [f"{stage.seed}-{index}" for index in range(len(windows))]
     judge = language.model.to(stage.device)
+    original = torch.cat([_judged(judge, part) for part in windows.split(_BATCH)])
+    table.add_items("original_nll", original.tolist(), unit="nats/token", items=names, normaliser="tokens")
     timings, shown = [], []
+    spelled = [*language.tokenizer.vocabulary, *language.specials, "_"]
+    given = windows.masked_fill(order.masked, len(spelled) - 1)
     for done, k in enumerate(params.ks):
         filled, seconds = _fill(stage, model, windows, order, k, (done, len(params.ks)))
         _cost(table, filled, order, k, names, params.filler)
         _quality(table, filled.tokens, windows, order, k, names, judge)
         timings.append((k, seconds / int(order.masked.sum()), int(order.masked.sum())))
-        spelled = [*language.tokenizer.vocabulary, *language.specials, "_"]
-        spell = lambda row: "".join(spelled[token] for token in row.tolist())  # noqa: E731
-        given = windows.masked_fill(order.masked, len(spelled) - 1)
-        shown += [
-            (k, names[item], spell(windows[item]), spell(given[item]), spell(filled.tokens[item]))
-            for item in range(min(_SHOWN, len(windows)))
-        ]
+        for item in range(min(_SHOWN, len(windows))):
+            rows = windows[item], given[item], filled.tokens[item]
+            shown.append((k, names[item], *("".join(spelled[token] for token in row.tolist()) for row in rows)))
     write_parquet(pl.DataFrame(shown, schema=_FILLING_SCHEMA, orient="row"), stage.output / FILLINGS)
     write_parquet(pl.DataFrame(timings, schema=_TIMING_SCHEMA, orient="row"), stage.log / TIMINGS)
 

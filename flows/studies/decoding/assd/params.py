@@ -100,8 +100,8 @@ METRICS = {
     "joint_nll": Metric(
         "nats/token",
         "lower",
-        "-ln p(masked | visible) over the masked tokens of held-out windows, in one pass, by the share masked (mask) and "
-        "the order in which they are read; beside it counts of the training text that see all to the left.",
+        "-ln p(masked | visible) over the masked tokens of held-out windows, by the share masked (mask) and the order "
+        "of reading; beside it counts of the training text, whose pairs see the true token to the left.",
     ),
     "calls_per_token": Metric(
         "calls/token", "lower", "Network evaluations of a filled text over its filled tokens, by tokens drafted (k)."
@@ -110,13 +110,15 @@ METRICS = {
     "acceptance": Metric(
         "share",
         "higher",
-        "Share of the judged drafts that were accepted, by place in the draft; those behind a refused one are not judged.",
+        "Share of the judged drafts that were accepted, by place in the draft; what stands behind a refused one is not "
+        "judged.",
     ),
     "judge_nll": Metric(
         "nats/token",
         "lower",
         "-ln P of a filled text by a causal model that had no part in filling it, over its tokens.",
     ),
+    "original_nll": Metric("nats/token", "neither", "The same of the texts whose gaps are filled, as they were."),
     "token_entropy": Metric(
         "nats", "neither", "Entropy of the frequencies of the filled tokens of one text: low where it repeats itself."
     ),
