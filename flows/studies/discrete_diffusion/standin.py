@@ -12,7 +12,9 @@ import torch
 from components.bases import construct, save_base, specification
 from components.data import multi30k, shapes
 from components.errors import TesseraError, did_you_mean
+from components.language.pretrained import save_tokens
 from components.metrics.tables import write_parquet
+from components.tokenizers.text import bpe
 from flows.studies.discrete_diffusion.models import DENOISER
 from flows.studies.discrete_diffusion.sources import TOKENIZER_FILE, Translations
 
@@ -20,6 +22,8 @@ _WORLD = {"side": 32, "objects": [1, 3], "sizes": {"small": 3.25, "medium": 4.5,
 _SCENES = {"train": 24, "validation": 8, "test": 10}
 _BASE = "mt-multi30k-absorbing"
 _BASES = (_BASE, f"{_BASE}-s1", f"{_BASE}-s2")
+_JUDGE = "judge-char-lm"
+_SENTENCE = "the king and queen of all our fair land shall speak no more: Away! Good sir, what news from Rome?"
 _GERMAN = ["ein", "mann", "hund", "läuft", "steht", "auf", "der", "straße", "vor", "dem", "haus", "."]
 _ENGLISH = ["a", "man", "dog", "runs", "stands", "on", "the", "street", "before", "the", "house", "."]
 
@@ -36,22 +40,22 @@ def make(name: str, directory: Path) -> None:
             f"{name!r} is no data set of the discrete-diffusion study; expected one of {', '.join(_MAKERS)}.{near}"
         )
     file, splits = _MAKERS[name](directory)
-    meta = {
-        "name": name,
-        "tables": {file: {"bytes": (directory / file).stat().st_size}},
-        "splits": {"by": "column", "column": "split", "names": splits},
-    }
+    meta = {"name": name, "tables": {file: {"bytes": (directory / file).stat().st_size}}, "splits": splits}
     (directory / "meta.json").write_text(json.dumps(meta))
 
 
 def make_base(name: str, directory: Path) -> None:
-    """Write an untrained stand-in of a translation base into an existing directory.
+    """Write an untrained stand-in of a translation base, or of the judge of characters, into an existing directory.
 
     Raises:
         TesseraError: The study has no such base.
     """
+    if name == _JUDGE:
+        _judge(directory)
+        return
     if name not in _BASES:
-        raise TesseraError(f"{name!r} is no base of the discrete-diffusion study; expected {', '.join(_BASES)}.")
+        known = ", ".join([*_BASES, _JUDGE])
+        raise TesseraError(f"{name!r} is no base of the discrete-diffusion study; expected one of {known}.")
     data = directory / "data"
     data.mkdir()
     make("multi30k", data)
@@ -67,12 +71,36 @@ def make_base(name: str, directory: Path) -> None:
     save_base(directory, construct(description), description, f"# {name}\n\nAn untrained stand-in.")
 
 
-def _shapes(directory: Path) -> tuple[str, list[str]]:
+def _judge(directory: Path) -> None:
+    alphabet = "".join(sorted({*_SENTENCE, "\n"}))
+    tokenizer = bpe.train([], len(alphabet), alphabet=alphabet)
+    description = specification(
+        "components.language.causal_lm",
+        vocabulary_size=len(alphabet), context=64, width=8, layers=1, heads=2, tied=True, positions="rotary",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_tokens(directory, tokenizer, bpe.__name__, [])
+    save_base(directory, construct(description), description, f"# {_JUDGE}\n\nAn untrained stand-in.")
+
+
+def _by_column(names: list[str]) -> dict[str, object]:
+    return {"by": "column", "column": "split", "names": names}
+
+
+def _shapes(directory: Path) -> tuple[str, dict[str, object]]:
     shapes.generate(directory, world=_WORLD, seed=0, scenes=_SCENES)
-    return "shapes.parquet", list(_SCENES)
+    return "shapes.parquet", _by_column(list(_SCENES))
 
 
-def _multi30k(directory: Path) -> tuple[str, list[str]]:
+def _tinyshakespeare(directory: Path) -> tuple[str, dict[str, object]]:
+    generator = np.random.default_rng(0)
+    lines = [" ".join(generator.choice(_SENTENCE.split(), size=8)) for _ in range(60)]
+    write_parquet(pl.DataFrame({"text": ["\n".join(lines) + "\n"]}), directory / "text.parquet")
+    shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    return "text.parquet", {"by": "position", "column": "text", "shares": shares}
+
+
+def _multi30k(directory: Path) -> tuple[str, dict[str, object]]:
     generator = np.random.default_rng(0)
     rows = []
     for split, count in (("train", 40), ("val", 8), ("test_2016_flickr", 8), ("test_2017_flickr", 8)):
@@ -82,7 +110,7 @@ def _multi30k(directory: Path) -> tuple[str, list[str]]:
             rows.append((split, number, *texts, "", ""))
     schema = {"split": pl.String, "index": pl.Int32, **dict.fromkeys(multi30k.LANGUAGES, pl.String)}
     write_parquet(pl.DataFrame(rows, schema=schema, orient="row"), directory / multi30k.FILE)
-    return multi30k.FILE, list(multi30k.SPLITS)
+    return multi30k.FILE, _by_column(list(multi30k.SPLITS))
 
 
-_MAKERS = {"shapes": _shapes, "multi30k": _multi30k}
+_MAKERS = {"shapes": _shapes, "multi30k": _multi30k, "tinyshakespeare": _tinyshakespeare}

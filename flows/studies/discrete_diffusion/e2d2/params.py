@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from flows.declarations.parameters import StudyParams
 
 BLOCK_NETWORKS = "components.nn.encoder_decoder_block"
 CAUSAL_NETWORK = "components.language.causal_lm"
+TIMED = r"^(encoder_decoder-\d+-\d+|shared_keys-\d+-\d+|decoder_only-\d+)$"
+"""A network and its numbers of layers."""
 
 
 class TrainParams(StudyParams):
@@ -46,7 +48,7 @@ class TrainParams(StudyParams):
     prompt: int = Field(1, ge=1)
     """P, clean tokens in front: the start of a text, or a caption filled up with the end token."""
     words: int = Field(0, ge=0)
-    """Size of the vocabulary where there is no task to take it from (full scale); 0 takes the task's."""
+    """Size of a vocabulary that is given (at full scale); 0 takes that of the data set."""
     pairs: int = Field(20_000, ge=1)
     """Training pairs of captions."""
     batch: int = Field(16, ge=1)
@@ -68,8 +70,6 @@ class TrainParams(StudyParams):
             raise ValueError(f"blocks of {self.block_size} tokens do not divide a length of {self.length}.")
         if self.network == "shared_keys" and self.decoder_layers > self.encoder_layers:
             raise ValueError(f"{self.decoder_layers} of {self.encoder_layers} layers cannot denoise.")
-        if self.task == "characters" and self.prompt != 1:
-            raise ValueError(f"prompt is {self.prompt}; a text has 1 token in front, its start.")
         return self
 
     @property
@@ -102,7 +102,12 @@ class EvaluateParams(TrainParams):
     """Texts that are written at each setting; captions are written for every test pair."""
     temperature: float = Field(1.0, ge=0)
     """Of texts written for the judge; captions are the likeliest ones (0)."""
-    timed: tuple[str, ...] = ("encoder_decoder-6-2", "decoder_only-8", "decoder_only-3", "decoder_only-2")
+    timed: tuple[Annotated[str, Field(pattern=TIMED)], ...] = (
+        "encoder_decoder-6-2",
+        "decoder_only-8",
+        "decoder_only-3",
+        "decoder_only-2",
+    )
     """Networks whose speed is measured, side by side: kind and numbers of layers."""
     timed_sequences: int = Field(64, ge=1)
     """Sequences sampled at once when speed is measured."""

@@ -172,8 +172,18 @@ class Captions(Task):
 
 
 def task_of(stage: StageContext) -> Any:
-    """Return the task of an arm."""
+    """Return the task of an arm.
+
+    Raises:
+        TaskDoesNotFit: The arm has a vocabulary or a prompt that none of the data sets has.
+    """
     params: TrainParams = stage.params
+    if params.words or (params.task == "characters" and params.prompt != 1):
+        raise TaskDoesNotFit(
+            f"words: {params.words} and prompt: {params.prompt} are those of the full profile, whose prompts and "
+            "targets are no data set here; declare one and give its ids in this module, or leave words at 0 and prompt "
+            "at 1."
+        )
     if params.task == "captions":
         return Captions(stage.inputs["data/shapes"], params.prompt, params.length, params.pairs)
     return Characters(stage.inputs["data/tinyshakespeare"], params.length)
