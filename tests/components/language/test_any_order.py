@@ -13,6 +13,7 @@ from components.language.any_order import (
     joint_nats,
     lattice_order,
     mean_nats,
+    next_logits,
     parallel_nats,
     random_order,
     sequential_nats,
@@ -83,8 +84,6 @@ def test_the_oracle_pass_is_the_product_of_sequential_calls():
     tokens = torch.randint(V, (4, N), generator=generator)
     order = random_order(visible, generator)
     # One call per rank: hide what is not known, ask under the draft mask, take the row of the next position.
-    from components.language.any_order import next_logits
-
     expected = torch.zeros(4, N)
     for text in range(4):
         row = torch.tensor([text])
@@ -123,7 +122,8 @@ def test_sequential_densities_see_all_that_is_known_as_one_prompt():
     for text in range(2):
         for rank in range(int(order.prompt[text]), N):
             known = order.ranks[text : text + 1] < rank
-            nats = parallel_nats(model, tokens[text : text + 1], lattice_order(known))
+            with torch.no_grad():
+                nats = parallel_nats(model, tokens[text : text + 1], lattice_order(known))
             position = order.positions[text, rank]
             assert found[text, position] == pytest.approx(float(nats[0, position]), abs=1e-4)
     assert (found[~order.masked] == 0).all()
