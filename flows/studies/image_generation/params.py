@@ -139,7 +139,7 @@ class EvaluateParams(TrainParams):
     """Base whose features image sets are compared in, never part of a training loss."""
     neighbours: int = Field(3, ge=1)
     """Which nearest neighbour sets the radius of precision and recall."""
-    shown_images: int = Field(40, ge=1)
+    shown_images: int = Field(20, ge=1)
     """Images kept for figures."""
 
 
