@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from components.metrics.tables import MetricTable
 from flows.studies.context import JudgeContext
 from flows.studies.image_tokenizer.discrete_tokenization_survey.figures import SurveyFigures
+from flows.studies.image_tokenizer.discrete_tokenization_survey.modality_figures import ModalityFigures
 
 
 def derive(stage: JudgeContext) -> Mapping[tuple[str, int], MetricTable]:
@@ -18,6 +19,7 @@ def derive(stage: JudgeContext) -> Mapping[tuple[str, int], MetricTable]:
     figures.reconstructions()
     figures.training()
     figures.priors()
+    ModalityFigures(stage).draw()
     return seed_deviations(figures, list(dict.fromkeys(arm for arm, _ in stage.evaluations)))
 
 
