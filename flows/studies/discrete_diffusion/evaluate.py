@@ -70,7 +70,9 @@ def evaluate(stage: StageContext) -> None:
     if isinstance(decoder.noise, AbsorbingNoise) and params.objective != "causal":
         _bound(decoder, test, params, stage.seed, table)
     table.write(stage.output)
-    frame = pl.DataFrame(kept, schema={"steps": pl.Int64, "input": pl.String, "text": pl.String}, orient="row")
+    frame = pl.DataFrame(
+        kept, schema={"steps": pl.Int64, **dict.fromkeys(("input", "source", "text"), pl.String)}, orient="row"
+    )
     write_parquet(frame, stage.output / OUTPUTS_FILE)
 
 

@@ -67,7 +67,9 @@ def quality_figure(
             axis.set_xlabel("decoding steps M")
             axis.set_ylabel(title)
             axis.set_ylim(bottom=0)
-            ticks = sorted({steps for arm in shown for steps in figures.curve(arm, metric)["steps"].to_list()})
+            ticks = sorted(
+                {m for arm in shown if arm not in lines for m in figures.curve(arm, metric)["steps"].to_list()}
+            )
             axis.set_xticks(ticks, [str(tick) for tick in ticks])
             axis.minorticks_off()
         handles, names = axes[0, 0].get_legend_handles_labels()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from components.bases import construct, specification
-from components.diffusion.losses import step_weights
+from components.diffusion.losses import draw_coupled, step_weights
 from components.diffusion.noise import AbsorbingNoise, UniformNoise
 from components.diffusion.objectives import (
     LENGTH_WEIGHT,
@@ -107,14 +107,12 @@ def test_the_causal_network_looks_back_only_and_writes_what_its_logits_say():
     )
 
 
-def test_coupled_training_averages_the_losses_of_both_times(monkeypatch):
+def test_coupled_training_averages_the_losses_of_both_times():
     model = denoiser(length_head=False)
     batch = items(model)
     noise, grid = noise_of("absorbing", model), Grid(LinearSchedule(), 10)
     objective = ReparameterizedObjective(noise, grid, "linear", True, 0.0)
     loss, _ = objective(model, batch, torch.Generator().manual_seed(3))
-    from components.diffusion.losses import draw_coupled
-
     present = model.present(batch.target)
     drawn = draw_coupled(batch.target, grid, noise, torch.Generator().manual_seed(3), noisable=present)
     weights, total = step_weights("linear", grid), 0.0
@@ -124,7 +122,7 @@ def test_coupled_training_averages_the_losses_of_both_times(monkeypatch):
         )
         noisy = (view.tokens != batch.target) & present
         total += (nats * noisy * weights[view.steps][:, None]).sum() / present.sum() / 2
-    assert float(loss) == pytest.approx(float(total), rel=1e-5)
+    assert loss.item() == pytest.approx(total.item(), rel=1e-5)
 
 
 def test_mask_predict_and_causal_losses_are_cross_entropies_of_their_tokens():
@@ -209,7 +207,8 @@ def test_a_denoiser_learns_to_copy_and_how_long_the_copy_is():
         assert float((outputs.tokens[:, :6] == test.target).all(1).double().mean()) > 0.8
         best = best_of_lengths(sample, model, test.source, 3)
     assert best.tokens.shape == (32, 8)
-    assert best.calls.tolist() == [6] * 32
+    # Three candidates of two steps each; one of a single token is finished after the first.
+    assert set(best.calls.tolist()) <= {5, 6}
     assert float((model.present(best.tokens).sum(1) == lengths).double().mean()) > 0.5
 
 

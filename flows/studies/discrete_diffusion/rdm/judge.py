@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 
 from components.metrics.tables import MetricTable
 from flows.studies.context import JudgeContext
@@ -25,7 +26,7 @@ LABELS = {
 MT_LABELS = {"mt_topk": "by confidence", "mt_random_routing": "same network, by coins"}
 WEIGHTS = ("rdm_absorbing_topk", "rdm_absorbing_vlb")
 WEIGHT_STEPS, FEW, MANY = 8, 2, 16
-_EXAMPLE_STEPS, _EXAMPLES, _LINE = 4, 5, 66
+_EXAMPLE_STEPS, _EXAMPLES, _LINE = 4, 4, 86
 
 
 def derive(stage: JudgeContext) -> dict[tuple[str, int], MetricTable]:
@@ -111,19 +112,28 @@ def _steps(stage: JudgeContext, arm: str, wanted: int) -> int:
 
 
 def example_figure(figures: QualityFigures) -> None:
-    """Write down what the decoders made of the same inputs."""
+    """Write down what the decoders made of the same sources."""
     arms = [arm for arm in LABELS if figures.has(arm) and arm != "ar_greedy"]
     steps = _steps(figures.stage, arms[0], _EXAMPLE_STEPS)
-    caption = f"What each decoder writes in {steps} steps for the same first test inputs, seed of the first run."
-    with figures.figure("outputs", caption, 1, 1, (8.2, 0.34 * _EXAMPLES * (len(arms) + 1))) as (_, axes):
+    caption = f"What each decoder makes of the same test sources in {steps} steps, seed of the first run."
+    columns = {}
+    for arm in arms:
+        run = next(iter(figures.runs(arm).values()))
+        columns[arm] = pl.read_parquet(run / OUTPUTS_FILE).filter(pl.col("steps") == steps)
+    sources = columns[arms[0]]["source"].to_list()[:_EXAMPLES]
+    # A line for the source, one for each decoder and an empty one.
+    height = len(sources) * (len(arms) + 2)
+    with figures.figure("outputs", caption, 1, 1, (8.6, 0.2 * height)) as (_, axes):
         axis = axes[0, 0]
         axis.set_axis_off()
-        height = _EXAMPLES * (len(arms) + 1)
         axis.set(xlim=(0, 1), ylim=(height, 0))
-        for place, arm in enumerate(arms):
-            run = next(iter(figures.runs(arm).values()))
-            texts = pl.read_parquet(run / OUTPUTS_FILE).filter(pl.col("steps") == steps)["text"].to_list()
-            for example, text in enumerate(texts[:_EXAMPLES]):
-                line = example * (len(arms) + 1) + place + 0.5
-                axis.text(0, line, LABELS[arm], fontsize=8, color="#5f6b73")
-                axis.text(0.34, line, text if len(text) <= _LINE else text[: _LINE - 1] + "…", fontsize=8)
+        for example, source in enumerate(sources):
+            top = example * (len(arms) + 2) + 0.5
+            _line(axis, top, "source", source, "bold")
+            for place, arm in enumerate(arms, start=1):
+                _line(axis, top + place, LABELS[arm], columns[arm]["text"][example], "normal")
+
+
+def _line(axis: Axes, height: float, label: str, text: str, weight: str) -> None:
+    axis.text(0, height, label, fontsize=8, color="#5f6b73", fontweight=weight)
+    axis.text(0.3, height, text if len(text) <= _LINE else text[: _LINE - 1] + "…", fontsize=8, fontweight=weight)

@@ -61,9 +61,10 @@ def test_every_metric_written_is_declared_and_in_its_unit(runs):
 
 
 def test_every_metric_that_a_claim_names_is_measured_where_it_names_it(runs, tmp_path):
+    derived_in = {variant: rdm_judge.derive(runs.context(variant, tmp_path / variant)) for variant in PAPER.variants}
     for claim in PAPER.claims:
         variant = PAPER.variant_of(claim)
-        derived = rdm_judge.derive(runs.context(variant, tmp_path / claim.id))
+        derived = derived_in[variant]
         for test in [*claim.gates, *claim.tests]:
             for arm in test.arms:
                 frames = [runs.metrics(arm, variant)]
@@ -92,7 +93,7 @@ def test_every_arm_sees_the_same_number_of_rows():
         params.batch * (2 if params.coupled else 1) * params.steps
         for params in (resolve(PAPER, "shapes", arm, "small", "train") for arm in trained)
     ]
-    assert set(rows) == {64 * 4000}
+    assert set(rows) == {64 * 6000}
 
 
 def test_a_decoder_calls_the_network_at_most_once_a_step_and_coins_ask_for_each_position_once(runs):
