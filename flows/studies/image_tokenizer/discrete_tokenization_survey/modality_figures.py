@@ -33,8 +33,18 @@ _ESTIMATORS = {
     "gumbel_st": ("Gumbel, straight-through", "#d9a441"),
 }
 _FRAME_SECONDS = 0.01
-_COLUMNS = {"name": 18, "codebook": 9, "gradient": 24, "bits": 18, "structure": 24, "failures": 24, "modalities": 20,
-            "papers": 26}  # fmt: skip
+_COLUMNS = {
+    "family": 7,
+    "name": 18,
+    "codebook": 9,
+    "gradient": 24,
+    "bits": 18,
+    "structure": 24,
+    "failures": 24,
+    "modalities": 20,
+    "papers": 26,
+}
+"""Columns of the table of families, and their widths in letters."""
 
 
 class ModalityFigures(Figures):
@@ -49,6 +59,7 @@ class ModalityFigures(Figures):
         if self.has(*_ESTIMATORS):
             self.estimators()
         self.families()
+        self.uses()
 
     def speech(self) -> None:
         """Draw spectra of one test recording, and the distance of every arm."""
@@ -166,25 +177,35 @@ class ModalityFigures(Figures):
             "The survey's eight families of quantizers. K codes of a book, M books, D dimensions, L levels, A anchors, "
             "k of them at a node, R relation types, m of them at a node. The last column names papers of this ledger."
         )
-        table = taxonomy.families()
-        head = ["family", *_COLUMNS]
-        cells = [
-            [row["family"], *(textwrap.fill(row[name], width) for name, width in _COLUMNS.items())]
-            for row in table.iter_rows(named=True)
-        ]
-        with self.figure("families", caption, 1, 1, (13.5, 8.2)) as (_, axes):
-            axis = axes[0][0]
-            axis.axis("off")
-            widths = np.array([7, *_COLUMNS.values()], dtype=float)
-            drawn = axis.table(
-                cells, colLabels=head, colWidths=list(widths / widths.sum()), cellLoc="left", bbox=(0, 0, 1, 1)
-            )
-            drawn.auto_set_font_size(False)
-            lines = [1.3, *(max(cell.count("\n") + 1.6 for cell in row) for row in cells)]
-            for (row, _), cell in drawn.get_celld().items():
-                cell.set_height(lines[row] / sum(lines))
-                cell.set_fontsize(7.5)
-                cell.set_edgecolor("#cccccc")
-                cell.PAD = 0.03
-                if row == 0:
-                    cell.set_text_props(weight="bold")
+        with self.figure("families", caption, 1, 1, (13.5, 6.6)) as (_, axes):
+            _table(axes[0][0], taxonomy.families(), _COLUMNS)
+
+    def uses(self) -> None:
+        """Draw the tables of tiers, challenges and directions."""
+        caption = (
+            "Where the survey sees discrete tokens used (above), and its challenges and directions (below), each with "
+            "the claim of this page that is about it, or the papers of this ledger that go there."
+        )
+        with self.figure("tiers-and-challenges", caption, 2, 1, (9.5, 4.6), height_ratios=(1, 2)) as (_, axes):
+            _table(axes[0][0], taxonomy.tiers(), {"tier": 30, "what takes part": 46, "tasks or modalities": 60})
+            _table(axes[1][0], taxonomy.challenges(), {"kind": 12, "name": 40, "here": 84})
+
+
+def _table(axis: Axes, frame: pl.DataFrame, columns: dict[str, int]) -> None:
+    """Draw columns of a table of text, each as wide as so many letters, in place of an axis."""
+    rows = [list(columns)] + [
+        [textwrap.fill(text, width, break_on_hyphens=False) for text, width in zip(row, columns.values(), strict=True)]
+        for row in frame.select(list(columns)).iter_rows()
+    ]
+    lines = [max(cell.count("\n") + 1.6 for cell in row) for row in rows]
+    widths = np.array(list(columns.values()), dtype=float)
+    axis.axis("off")
+    drawn = axis.table(rows, colWidths=list(widths / widths.sum()), cellLoc="left", bbox=(0, 0, 1, 1))
+    drawn.auto_set_font_size(False)
+    for (row, _), cell in drawn.get_celld().items():
+        cell.set_height(lines[row] / sum(lines))
+        cell.set_fontsize(7.5)
+        cell.set_edgecolor("#cccccc")
+        cell.PAD = 0.03
+        if row == 0:
+            cell.set_text_props(weight="bold")
