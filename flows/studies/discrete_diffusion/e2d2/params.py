@@ -11,6 +11,7 @@ from flows.declarations.parameters import StudyParams
 
 BLOCK_NETWORKS = "components.nn.encoder_decoder_block"
 CAUSAL_NETWORK = "components.language.causal_lm"
+JUDGE_TOKENIZER = "components.tokenizers.text.bpe"
 TIMED = r"^(encoder_decoder-\d+-\d+|shared_keys-\d+-\d+|decoder_only-\d+)$"
 """A network and its numbers of layers."""
 
@@ -187,7 +188,8 @@ METRICS: dict[str, Metric] = {
 
 
 def components(params: TrainParams, kind: str) -> tuple[str, ...]:
-    """Return the modules that an arm's network is built from by name."""
-    if kind == "evaluate" and getattr(params, "measure", "model") == "speed":
-        return (BLOCK_NETWORKS,)
-    return (CAUSAL_NETWORK,) if params.network == "causal" else (BLOCK_NETWORKS,)
+    """Return the modules that an arm's network, and the judge of what it writes, are built from by name."""
+    network = CAUSAL_NETWORK if params.network == "causal" else BLOCK_NETWORKS
+    if isinstance(params, EvaluateParams) and params.measure == "model" and params.task == "characters":
+        return (network, CAUSAL_NETWORK, JUDGE_TOKENIZER) if network != CAUSAL_NETWORK else (network, JUDGE_TOKENIZER)
+    return (network,)
