@@ -50,6 +50,19 @@ def expected_code(quantizer: QuantizerModule, vectors: Tensor) -> Tensor:
     return F.softmax(logits / quantizer.temperature, -1) @ quantizer.codes.detach()
 
 
+def rotated(quantizer: QuantizerModule, vectors: Tensor) -> Tensor:
+    """Turn vectors by the angle between them and their codes, in the plane of both, and scale them."""
+    start = vectors.detach()
+    codes = quantizer.codebook.lookup(quantizer.codebook.nearest(start)).detach()
+    one = F.normalize(start, dim=-1)
+    other = F.normalize(codes - (codes * one).sum(-1, keepdim=True) * one, dim=-1)
+    cosine = F.cosine_similarity(start, codes, dim=-1).unsqueeze(-1)
+    sine = (1 - cosine.square()).sqrt()
+    along, across = (vectors * one).sum(-1, keepdim=True), (vectors * other).sum(-1, keepdim=True)
+    turned = vectors + (along * (cosine - 1) - across * sine) * one + (along * sine + across * (cosine - 1)) * other
+    return turned * (codes.norm(dim=-1, keepdim=True) / start.norm(dim=-1, keepdim=True))
+
+
 @dataclass(frozen=True)
 class Family:
     """A quantizer under test: how it is built, and the smooth map whose gradient its paper gives to `values`."""
@@ -105,6 +118,8 @@ FAMILIES = {
     ),
     "gumbel": Family("gumbel", TABLE, expected_code),
     "kmeans": Family("kmeans", TABLE),
+    "rotation_trick": Family("rotation_trick", {**TABLE, "restart_every": 2}, rotated, restarts=True),
+    "rotation_trick_ema": Family("rotation_trick", {**TABLE, **EMA}, rotated, restarts=True),
 }
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 restarting = {name: family for name, family in FAMILIES.items() if family.restarts}

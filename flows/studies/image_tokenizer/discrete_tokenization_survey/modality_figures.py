@@ -42,7 +42,7 @@ _COLUMNS = {
     "structure": 24,
     "failures": 24,
     "modalities": 20,
-    "papers": 26,
+    "papers": 30,
 }
 """Columns of the table of families, and their widths in letters."""
 
