@@ -58,9 +58,8 @@ def evaluate(stage: StageContext) -> None:
         measure.quality(sampled, test, at)
         _cost(sampled, test, table, at)
         _setting(setting, params, table, at)
-        kept += [
-            (steps, name, text) for name, text in zip(test.names, measure.texts(sampled.tokens[:_KEPT]), strict=False)
-        ]
+        sources, outputs = (measure.texts(side[:_KEPT]) for side in (test.items.source, sampled.tokens))
+        kept += [(steps, *row) for row in zip(test.names[:_KEPT], sources, outputs, strict=True)]
         if steps == max(counts):
             measure.wrong_source(setting, test, at)
         if steps in params.sampled_steps and params.decoder != "left_to_right":

@@ -11,6 +11,8 @@ import torch
 
 from components.bases import construct, save_base, specification
 from components.data import multi30k, shapes
+from components.data.scenes.sampling import draw
+from components.data.scenes.world import World
 from components.errors import TesseraError, did_you_mean
 from components.language.pretrained import save_tokens
 from components.metrics.tables import write_parquet
@@ -88,7 +90,10 @@ def _by_column(names: list[str]) -> dict[str, object]:
 
 
 def _shapes(directory: Path) -> tuple[str, dict[str, object]]:
-    shapes.generate(directory, world=_WORLD, seed=0, scenes=_SCENES)
+    # Not `generate`, which draws and renders whole blocks of scenes.
+    world = World.of(_WORLD)
+    drawn = [shapes.table(draw(world, 0, split, np.arange(count)), split) for split, count in _SCENES.items()]
+    write_parquet(pl.concat(drawn), directory / "shapes.parquet")
     return "shapes.parquet", _by_column(list(_SCENES))
 
 
