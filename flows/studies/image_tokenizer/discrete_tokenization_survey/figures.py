@@ -26,6 +26,7 @@ _SHOWN = (
     ("", ("continuous", "mean_colour")),
 )
 _IMAGES = 4
+_TICKS = (4, 6, 8, 12, 16, 24, 32, 64)
 
 
 class SurveyFigures(Figures):
@@ -39,7 +40,8 @@ class SurveyFigures(Figures):
     def image_arms(self) -> list[str]:
         """Return the arms with codes that share the codec and its number of steps, each once."""
         arms = dict.fromkeys(arm for arm, _ in self.stage.evaluations)
-        return [arm for arm in arms if family(arm) and not arm.startswith("prior_") and not arm.endswith("_long")]
+        kept = [arm for arm in arms if family(arm) and not arm.startswith("prior_") and not arm.endswith("_long")]
+        return sorted(kept, key=lambda arm: (FAMILIES.index(family(arm)), kept.index(arm)))
 
     def rate_distortion(self) -> None:
         caption = (
@@ -60,6 +62,9 @@ class SurveyFigures(Figures):
                 for arm in self.image_arms():
                     self._point(axis, arm, rate, metric)
                 self._floors(axis, metric)
+                axis.set_xscale("log", base=2)
+                axis.set_xticks(_TICKS, [str(bits) for bits in _TICKS])
+                axis.minorticks_off()
                 axis.set_xlabel(x)
                 axis.set_ylabel(y)
             handles = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))
@@ -146,7 +151,7 @@ class SurveyFigures(Figures):
                 axis.set_xticks(keys)
             axis.set_xlabel("codebooks decoded")
             axis.set_ylabel("PSNR (dB)")
-            figure.legend(loc="outside lower center", ncols=1, fontsize=8)
+            figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=1, fontsize=8)
 
     def reconstructions(self) -> None:
         caption = (
