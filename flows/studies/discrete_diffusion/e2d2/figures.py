@@ -112,7 +112,6 @@ class BlockFigures(RunFigures):
                 axis.margins(x=0.25)
             speed.set(xlabel="characters per second", ylabel="bound (nats per character)")
             flops.set(xlabel="million operations per character written")
-            flops.set_xscale("log")
 
     def evaluations(self) -> None:
         """Quality of texts against evaluations."""
