@@ -89,8 +89,8 @@ class SurveyFigures(Figures):
             if len(values):
                 axis.axhline(np.mean(values), color="#555555", linewidth=0.9, linestyle=style)
                 axis.annotate(
-                    self.label(arm), (1, np.mean(values)), xycoords=("axes fraction", "data"), fontsize=7,
-                    ha="right", va="bottom", color="#555555",
+                    self.label(arm), (0.02, np.mean(values)), xycoords=("axes fraction", "data"), fontsize=7,
+                    ha="left", va="bottom", color="#555555",
                 )  # fmt: skip
 
     def collapse(self) -> None:
