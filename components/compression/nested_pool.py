@@ -11,11 +11,12 @@ answers with any number of tokens; nothing but the length of the sequence tells 
 
 Letters: `B` pictures, `s` tokens of a grid, `D` width, `Q` questions, `S` scales.
 
-Source: Cai et al. 2024 (Matryoshka Multimodal Models), sections 3.1 and 3.2.
+Source: Cai et al. 2024 (Matryoshka Multimodal Models), method section.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +40,7 @@ def check_scales(scales: Sequence[int], finest: int) -> tuple[int, ...]:
     if not ordered or len(set(ordered)) < len(ordered):
         raise PoolError(f"scales is {list(scales)}; expected one or more different numbers of tokens.")
     grids = [rows_of(finest), *(rows_of(scale) for scale in ordered)]
-    for fine, coarse in zip(grids, grids[1:], strict=False):
+    for fine, coarse in itertools.pairwise(grids):
         if fine % coarse:
             raise PoolError(
                 f"scales {list(scales)} of {finest} tokens are not nested: {coarse} x {coarse} does not divide "

@@ -2,8 +2,8 @@
 
 Letters: `B` pictures, `s` tokens of a grid of `r` rows and columns (s = r^2, raster order), `D` width.
 
-Sources: Cai et al. 2024 (Matryoshka Multimodal Models), section 3.1 (average pooling) and Table 4 (uniform, sequential and
-random selection at test time).
+Source: Cai et al. 2024 (Matryoshka Multimodal Models): average pooling of the method, and the selections at test time
+that it is compared with.
 """
 
 from __future__ import annotations

@@ -54,19 +54,20 @@ class SceneTable:
         return len(self.pictures)
 
 
-def read_scenes(directory: Path, split: str, count: int, patch_size: int) -> SceneTable:
-    """Read the first `count` scenes of a split; fewer where there are not as many.
+def read_scenes(directory: Path, split: str, count: int, patch_size: int, first: int = 0) -> SceneTable:
+    """Read `count` scenes of a split from the scene `first` on; fewer where there are not as many.
 
     Args:
         directory: A data set of `components.data.shapes` with questions.
         split: Name of the split.
         count: Scenes.
         patch_size: Side of the patches that are labelled, pixels.
+        first: Scenes of the split that are left out before.
 
     Raises:
         SceneTableError: The split is empty, its scenes have no questions, or patches do not divide them.
     """
-    rows = tables.read_split(directory, split, _COLUMNS).head(count)
+    rows = tables.read_split(directory, split, _COLUMNS).slice(first, count)
     if not len(rows) or not rows["questions"].list.len().sum():
         raise SceneTableError(
             f"{directory} has {len(rows)} scenes in split {split!r} and no questions about them; expected scenes with "
