@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from components.analysis.grammar_induction import gain_rows, grammar_shape, sentence_nats
 from components.bases import load_model
-from components.language.count_models import BigramCounts, UnigramCounts
+from components.language.count_models import UnigramCounts
+from components.language.dirichlet_bigram import DirichletBigram
 from components.metrics.tables import MetricTable
 from flows.studies.analysis.params import EvaluateParams
 from flows.studies.analysis.streams import sentences, torch_numbers
@@ -27,7 +25,7 @@ def measure_grammar(stage: StageContext, table: MetricTable, tokenizer: Any) -> 
     nats = {
         "grammar": sentence_nats(model, held_out, torch_numbers(stage.seed, "latents"), samples=params.elbo_samples),
         "unigram": UnigramCounts(learned.flatten(), size).nats(held_out).sum(1),
-        "bigram": bigram_nats(learned, held_out, size),
+        "bigram": DirichletBigram(learned, size).nats(held_out).sum(1),
     }
     for name, values in nats.items():
         table.add_items(
@@ -47,17 +45,3 @@ def measure_grammar(stage: StageContext, table: MetricTable, tokenizer: Any) -> 
     )
     for metric, values, unit in described:
         table.add_items(metric, values.tolist(), unit=unit, items=names[:count])
-
-
-def bigram_nats(learned: Tensor, held_out: Tensor, vocabulary_size: int) -> Tensor:
-    """Return the nats of sentences (B, n) under a bigram model fitted to others, float64 (B,).
-
-    A further token stands before every sentence, so that the first token has a probability and no pair reaches from
-    one sentence into the next.
-    """
-    model = BigramCounts(_begun(learned, vocabulary_size).flatten(), vocabulary_size + 1)
-    return model.nats(_begun(held_out, vocabulary_size)).sum(1)
-
-
-def _begun(sentences: Tensor, start: int) -> Tensor:
-    return torch.cat([torch.full((len(sentences), 1), start), sentences], 1)

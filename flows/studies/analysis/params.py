@@ -186,7 +186,7 @@ METRICS = {
         "nats/token", "lower", "-log P of held-out sentences over tokens: bound of the grammar, unigram, bigram."
     ),
     "gain": Metric("%", "higher", "100 (1 - PPL / PPL_unigram) of the grammar on held-out sentences."),
-    "bigram_gain": Metric("%", "higher", "The same of a bigram model fitted to the same sentences."),
+    "bigram_gain": Metric("%", "higher", "The same of a bigram model that falls back on the unigram model."),
     "order_gain": Metric(
         "%", "higher", "gain minus the gain on the same sentences with the tokens of each in random order."
     ),

@@ -19,7 +19,6 @@ from flows.declarations.workspace import Workspace
 from flows.ledger.judge import judge
 from flows.studies.analysis import corpora, scene_measures, standin, streams
 from flows.studies.analysis.evaluate import evaluate
-from flows.studies.analysis.grammar_measures import bigram_nats
 from flows.studies.analysis.params import METRICS, EvaluateParams, TrainParams, components
 from flows.studies.analysis.statistics import CorpusStatistics
 from flows.studies.analysis.train import grammar_description, train
@@ -217,15 +216,6 @@ def test_labels_of_cells_are_those_of_the_scenes(runs):
             assert labels["part"][scene, pixel] == 2 * kind + marked
             assert segments["part"][scene, pixel] == 2 * mask[pixel] + marked
     assert len(np.unique(labels["part"])) == 2 * len(np.unique(labels["whole"])) - 1
-
-
-def test_the_bigram_model_has_a_start_and_reads_no_pair_across_sentences():
-    learned = torch.tensor([[0, 1], [0, 1], [0, 1]])
-    nats = bigram_nats(learned, torch.tensor([[0, 1], [1, 0]]), 2)
-    seen, never = 3.1 / 3.3, 0.1 / 3.3
-    assert nats[0].item() == pytest.approx(-2 * np.log(seen))
-    # Behind 1 stands only the start of the next sentence.
-    assert nats[1].item() == pytest.approx(-np.log(never) - np.log(0.1 / 2.3))
 
 
 def test_the_grammar_of_the_full_profile_builds_with_as_many_parameters_as_expected():
