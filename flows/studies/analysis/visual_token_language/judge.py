@@ -153,7 +153,8 @@ class _Figures(StreamFigures):
                     axis.plot([place + shift] * len(values), values, "o", color="#333333", markersize=3)
             axis.set_xticks([0, 1], ["whole object", "part"])
             axis.set_ylabel("adjusted mutual information")
-            axis.legend(fontsize=7)
+            axis.set_ylim(top=1.3 * axis.get_ylim()[1])
+            axis.legend(fontsize=7, loc="upper right")
 
     def alignment(self, distances: pl.DataFrame) -> None:
         """Draw how far spaces of tokens lie apart after iterated matching."""
@@ -170,5 +171,5 @@ class _Figures(StreamFigures):
                 values = distances.filter(pl.col("kind") == kind)["distance"].to_numpy()
                 spread = place + np.linspace(-0.2, 0.2, max(1, len(values)))[: len(values)]
                 axis.plot(spread, values, "o", color=colour, markersize=4)
-            axis.set_xticks(range(len(_PAIRS)), list(_PAIRS))
+            axis.set_xticks(range(len(_PAIRS)), [kind.replace("-", "\n") for kind in _PAIRS], fontsize=8)
             axis.set_ylabel("distance to the nearest point")
