@@ -61,18 +61,12 @@ def arm_codes(stage: StageContext) -> Codes:
 
 def reconstruction(stage: StageContext, codes: Codes, images: Tensor, table: MetricTable, samples: Samples) -> None:
     """Measure what is lost between the continuous latents and the arm's tokens, in latents and in images."""
-    latents = codes.latents(images)
-    tokens = codes.quantize(latents)
+    tokens = codes.encode(images)
     decoded = codes.decode(tokens)
     add_psnr(table, "psnr", decoded, images)
-    with torch.no_grad():
-        values = torch.cat([codes.values(part.to(stage.device)).cpu() for part in tokens.split(_BATCH)])
-    error, variance = (values - latents).double().square().mean(), latents.double().var()
-    table.add("distortion", float(error / variance), unit="", samples=len(images), normaliser="variance of latents")
-    if stage.params.quantizer == "dimension_wise":
-        table.add("clipped_share", float(codes.quantizer.clipped_share(latents)), unit="share", samples=len(images))
-    if codes.quantizer is None:
-        _describe_latents(latents, table)
+    if stage.params.quantizer != "own":
+        _compare_latents(stage, codes, codes.latents(images), tokens, table)
+    if stage.params.quantizer == "none":
         _floor(stage, table)
     network = FeatureNetwork(stage)
     features, references = network(decoded)[0], network(images)[0]
@@ -176,6 +170,17 @@ def _measure_order(codes: Codes, images: Tensor, order: list[int], table: Metric
     shares = low_frequency_shares(to_maps(latents, codes.autoencoder.rows))[order]
     for place, share in enumerate(shares.tolist(), start=1):
         table.add("low_frequency_share", share, unit="share", at={"place": place}, samples=len(images))
+
+
+def _compare_latents(stage: StageContext, codes: Codes, latents: Tensor, tokens: Tensor, table: MetricTable) -> None:
+    with torch.no_grad():
+        values = torch.cat([codes.values(part.to(stage.device)).cpu() for part in tokens.split(_BATCH)])
+    error, variance = (values - latents).double().square().mean(), latents.double().var()
+    table.add("distortion", float(error / variance), unit="", samples=len(latents), normaliser="variance of latents")
+    if stage.params.quantizer == "dimension_wise":
+        table.add("clipped_share", float(codes.quantizer.clipped_share(latents)), unit="share", samples=len(latents))
+    if stage.params.quantizer == "none":
+        _describe_latents(latents, table)
 
 
 def _describe_latents(latents: Tensor, table: MetricTable) -> None:

@@ -67,9 +67,11 @@ class Figures(RunFigures):
         )
         columns = min(2, len(arms))
         rows = math.ceil(len(arms) / columns)
-        with self.figure("samples", caption, rows, columns, (4.4 * columns, 2.1 * rows)) as (_, axes):
+        sheets = {arm: montage(self.images(arm, "generated"), _COLUMNS) for arm in arms}
+        height = max(sheet.shape[0] / sheet.shape[1] for sheet in sheets.values()) * 4.2 + 0.35
+        with self.figure("samples", caption, rows, columns, (4.4 * columns, height * rows)) as (_, axes):
             for axis, arm in zip(axes.flat, arms, strict=False):
-                show(axis, montage(self.images(arm, "generated"), _COLUMNS))
+                show(axis, sheets[arm])
                 axis.set_title(f"{self.label(arm)} ({self.mean(arm, 'fd_cifar'):.3g})", fontsize=8)
             for axis in axes.flat[len(arms) :]:
                 axis.set_axis_off()

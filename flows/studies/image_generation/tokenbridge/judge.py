@@ -27,6 +27,7 @@ _LABELS = {
     "vq_kmeans": "k-means, 4,096 codes",
     "rvq_kmeans_48": "residual k-means, 6 x 256",
     "rvq_kmeans_64": "residual k-means, 8 x 256",
+    "vq_trained": "VQ autoencoder, 512 codes",
     "continuous": "continuous latents",
 }
 _DIMENSION_WISE = ("dimwise_8", "dimwise_16", "dimwise_32", "dimwise_64")
@@ -77,19 +78,23 @@ class _Figures(Figures):
             "is trained. Left: peak signal-to-noise ratio of decoded test images, the dashed line without "
             "quantization (higher is better). Right: squared error of the latents over their variance (lower is "
             "better). Lines: 8, 16, 32 and 64 levels per dimension that fit a Gaussian, and residual k-means codebooks "
-            "of whole vectors at the bits of 8 and 16 levels. The paper's point: fixed levels, with nothing to learn, "
-            "come as close to the continuous latents as one likes."
+            "of whole vectors at the bits of 8 and 16 levels. An autoencoder that was trained with a codebook stands "
+            "beside them. The paper's point: fixed levels, with nothing to learn, come as close to the continuous "
+            "latents as one likes."
         )
         groups = {
             "Gaussian levels": (_DIMENSION_WISE, "o-"),
             "16 uniform levels": (("uniform_16",), "s"),
             "residual k-means": (_RESIDUAL, "^-"),
             "k-means, 4,096 codes": (("vq_kmeans",), "D"),
+            "VQ autoencoder, 512 codes": (("vq_trained",), "v"),
         }
         with self.figure("levels", caption, 1, 2, (8.2, 3.4)) as (figure, axes):
             for axis, metric, unit in zip(axes[0], ("psnr", "distortion"), ("PSNR (dB)", "distortion"), strict=True):
                 for colour, (name, (arms, style)) in zip(PALETTE, groups.items(), strict=False):
                     points = [(self.mean(arm, "code_bits"), self.mean(arm, metric)) for arm in arms]
+                    if points[0][1] is None:  # latents of another autoencoder have no distortion
+                        continue
                     axis.plot(*zip(*points, strict=True), style, color=colour, markersize=4, label=name)
                 axis.set_xlabel("bits per image")
                 axis.set_ylabel(unit)
@@ -103,7 +108,7 @@ class _Figures(Figures):
             "stays as it is. In brackets: bits of an image's code and peak signal-to-noise ratio over all test "
             "images. The paper's point: with enough levels the images are those of the continuous latents."
         )
-        arms = ("continuous", *reversed(_DIMENSION_WISE), "uniform_16", *reversed(_RESIDUAL), "vq_kmeans")
+        arms = ("continuous", *reversed(_DIMENSION_WISE), "uniform_16", *reversed(_RESIDUAL), "vq_kmeans", "vq_trained")
         with self.figure("reconstructions", caption, len(arms) + 1, 1, (5.4, 0.62 * (len(arms) + 1))) as (_, axes):
             rows = {"original": montage(self.images("continuous", "original")[:_SHOWN], _SHOWN)}
             for arm in arms:
