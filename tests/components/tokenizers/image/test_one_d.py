@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from components.bases import construct, specification
+from components.quantizers.quantized import QuantizerError
+from components.quantizers.rvq import ResidualQuantizer
 from components.quantizers.vq import VectorQuantizer
 from components.tokenizers.image.one_d import OneDTokenizer
 from components.training.reconstruction_loss import pixel_error
@@ -137,3 +139,22 @@ def test_full_models_grow_from_small_to_large_and_have_a_latent_head_of_width_12
         blocks = 2 * layers * 12 * width**2
         assert 0.9 < blocks / counts[name] < 1.0
     assert counts["S"] < counts["B"] < counts["L"]
+
+
+def test_a_quantizer_of_several_indices_gives_every_token_several_and_any_prefix_of_tokens_decodes():
+    torch.manual_seed(0)
+    tokenizer = OneDTokenizer(
+        quantizer=ResidualQuantizer(8, 4, codebooks=3), image_side=16, patch_size=8, tokens=5, width=16, layers=1,
+        heads=2, drop="uniform",
+    ).eval()  # fmt: skip
+    images = torch.rand(2, 3, 16, 16)
+    assert tokenizer.codebook_sizes == (8, 8, 8)
+    with pytest.raises(QuantizerError, match="Use codebook_sizes"):
+        _ = tokenizer.codebook_size
+    with torch.no_grad():
+        indices = tokenizer.encode(images)
+        assert indices.shape == (2, 5, 3)
+        for kept in (1, 3, 5):
+            result = tokenizer(images, kept)
+            assert torch.equal(result.codes.indices, indices)
+            torch.testing.assert_close(tokenizer.decode(indices[:, :kept]), result.images, atol=1e-5, rtol=1e-5)
