@@ -9,6 +9,7 @@ from components.language.any_order import (
     MaskRates,
     Order,
     OrderError,
+    blind_denoiser,
     hide,
     joint_nats,
     lattice_order,
@@ -133,3 +134,16 @@ def test_the_loss_weighs_every_masked_token_alike():
     order = Order(torch.tensor([[0, 1, 2], [2, 0, 1]]), torch.tensor([2, 0]))
     nats = torch.tensor([[0.0, 0.0, 1.0], [5.0, 3.0, 1.0]])
     assert float(mean_nats(nats, order)) == pytest.approx(10 / 4)
+
+
+def test_as_a_denoiser_a_network_says_what_the_parallel_loss_asks():
+    model = random_model(V, N)
+    generator = torch.Generator().manual_seed(6)
+    visible = hide(torch.tensor([2, 5, 6]), N, generator)
+    tokens = torch.randint(V, (3, N), generator=generator)
+    wanted = (~visible).flatten().nonzero()[:, 0]
+    with torch.no_grad():
+        logits = blind_denoiser(model)(tokens.masked_fill(~visible, V), torch.zeros(3), torch.arange(3), wanted)
+        expected = parallel_nats(model, tokens, lattice_order(visible))[~visible]
+    found = torch.nn.functional.cross_entropy(logits, tokens[~visible], reduction="none")
+    assert torch.allclose(found, expected, atol=1e-5)
