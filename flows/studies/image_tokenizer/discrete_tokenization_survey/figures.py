@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
 from components.metrics.tables import condition
+from flows.studies.context import JudgeContext
 from flows.studies.image_tokenizer.discrete_tokenization_survey.families import COLOURS, FAMILIES, family
 from flows.studies.image_tokenizer.judge import Figures, show
 
@@ -31,6 +33,17 @@ _TICKS = (4, 6, 8, 12, 16, 24, 32, 64)
 
 class SurveyFigures(Figures):
     """Figures of the image arms."""
+
+    def __init__(self, stage: JudgeContext) -> None:
+        super().__init__(stage)
+        self._tables: dict[Path, pl.DataFrame] = {}
+
+    def values(self, arm: str, metric: str) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield the rows of one metric for each seed of an arm; a run's table is read once for all figures."""
+        for seed, run in self.runs(arm).items():
+            if run not in self._tables:
+                self._tables[run] = pl.read_parquet(run / "metrics.parquet")
+            yield seed, self._tables[run].filter(pl.col("metric") == metric)
 
     def means(self, arm: str, metric: str, at: str = "") -> np.ndarray:
         """Return a metric's mean over items for every seed of an arm that measured it, (seeds,)."""
