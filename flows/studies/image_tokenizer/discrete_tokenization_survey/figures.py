@@ -127,11 +127,13 @@ class SurveyFigures(Figures):
                 style = "--" if "restart" in arm else "-"
                 left.plot(steps, 100 * curves.T, color=colour, linewidth=0.5, alpha=0.5)
                 left.plot(steps, 100 * curves.mean(0), style, marker=marker, color=colour, label=label)
-            left.set_xscale("log")
+                left.set_xscale("log")
+                left.set_xticks(steps, [f"{step:,.0f}" for step in steps])
+                left.minorticks_off()
+            left.set_yscale("log")
             left.set_xlabel("steps")
             left.set_ylabel("codes in use (%)")
-            left.set_ylim(bottom=0)
-            left.legend(fontsize=7)
+            left.legend(*left.get_legend_handles_labels(), fontsize=7)
             sizes = {arm: size for arm, size in _BY_SIZE.items() if self.has(arm)}
             values = [self.means(arm, "codebook_usage") for arm in sizes]
             for size, value in zip(sizes.values(), values, strict=True):
