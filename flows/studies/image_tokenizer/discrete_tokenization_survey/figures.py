@@ -27,8 +27,7 @@ _SHOWN = (
     ("24 bits", ("rvq_24", "pq_24", "additive_24", "fsq_24", "lfq_24", "bsq_24")),
     ("", ("continuous", "mean_colour")),
 )
-_IMAGES = 4
-_TICKS = (4, 6, 8, 12, 16, 24, 32, 64)
+_IMAGES, _TICKS = 4, (4, 6, 8, 12, 16, 24, 32, 64)
 
 
 class SurveyFigures(Figures):
@@ -81,8 +80,7 @@ class SurveyFigures(Figures):
                 axis.set_xlabel(x)
                 axis.set_ylabel(y)
             handles = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))
-            order = [name for name in FAMILIES if name in handles]
-            figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=6)
+            figure.legend(handles.values(), handles, loc="outside lower center", ncols=6)
 
     def _point(self, axis: Axes, arm: str, rate: str, metric: str) -> None:
         x, y = self.means(arm, rate), self.means(arm, metric)
