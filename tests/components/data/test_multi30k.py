@@ -43,7 +43,7 @@ def test_line_breaks_of_other_alphabets_do_not_cut_a_description(tmp_path):
 
 
 def test_languages_that_do_not_run_in_parallel_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="val has .*expected equally many"):
+    with pytest.raises(ValueError, match=r"val has .*expected equally many"):
         multi30k.from_parallel_texts(raw(tmp_path, other=[("val", "fr")]), tmp_path)
     with pytest.raises(ValueError, match="none of"):
         multi30k.from_parallel_texts({"val.it.gz": tmp_path / "val.it.gz"}, tmp_path)
