@@ -1,4 +1,4 @@
-"""What each patch of a scene shows, from the masks: shape, colour and size of an object, or a glyph and its place.
+"""What each patch of a scene shows: shape, colour and size of an object, a glyph and its place, an object's centre.
 
 Letters: `B` scenes, `H W` pixels, `P` patches of a scene (row by row), `K` objects of a scene (at most).
 """
@@ -10,8 +10,9 @@ import numpy as np
 from components.data.scenes import glyphs
 from components.data.scenes.world import World
 
-ATTRIBUTES = ("shape", "colour", "size", "glyph", "ordinal")
-"""What is said of a patch, in this order: the last is where its glyph stands on the sign."""
+ATTRIBUTES = ("shape", "colour", "size", "glyph", "ordinal", "centre")
+"""What is said of a patch, in this order: `ordinal` is where its glyph stands on the sign, `centre` whether an object
+has its centre there, so that objects which cover many patches can be counted."""
 _LEAST_SHARE = 4  # an object or a glyph must cover a quarter of a patch
 _BLOCK = 2048
 
@@ -20,11 +21,16 @@ def label_sizes(world: World) -> tuple[int, ...]:
     """Return the number of classes of each of ATTRIBUTES; class 0 stands for none."""
     sign = world.sign
     known = (len(world.shapes), len(world.colours), len(world.sizes))
-    return tuple(1 + count for count in (*known, sign.alphabet if sign else 0, sign.length if sign else 0))
+    return tuple(1 + count for count in (*known, sign.alphabet if sign else 0, sign.length if sign else 0, 1))
 
 
 def patch_labels(
-    masks: np.ndarray, objects: np.ndarray, signs: np.ndarray, sign_boxes: np.ndarray, patch_size: int
+    masks: np.ndarray,
+    objects: np.ndarray,
+    centres: np.ndarray,
+    signs: np.ndarray,
+    sign_boxes: np.ndarray,
+    patch_size: int,
 ) -> np.ndarray:
     """Return the class of every attribute for every patch.
 
@@ -33,29 +39,24 @@ def patch_labels(
     Args:
         masks: uint8 (B, H, W) as in `scenes.rendering.Rendered`.
         objects: Codes of shape, colour and size of each object, int64 (B, K, 3).
+        centres: Pixel of each object's centre, x and y, int64 (B, K, 2); -1 where there is no such object.
         signs: Codes of the glyphs of each sign, int64 (B, L); -1 where there is none.
         sign_boxes: Left, top, right, bottom of each sign, int64 (B, 4).
         patch_size: Side of a patch in pixels.
 
     Returns:
-        uint8 (B, P, 5), in the order of ATTRIBUTES.
+        uint8 (B, P, 6), in the order of ATTRIBUTES.
     """
-    blocks = range(0, len(masks), _BLOCK)
-    parts = [
-        np.concatenate(
-            [
-                _of_objects(masks[first : first + _BLOCK], objects[first : first + _BLOCK], patch_size),
-                _of_glyphs(
-                    signs[first : first + _BLOCK],
-                    sign_boxes[first : first + _BLOCK],
-                    patch_size,
-                    masks.shape[1] // patch_size,
-                ),
-            ],
-            axis=2,
-        )
-        for first in blocks
-    ]
+    rows = masks.shape[1] // patch_size
+    parts = []
+    for first in range(0, len(masks), _BLOCK):
+        own = slice(first, first + _BLOCK)
+        kinds = [
+            _of_objects(masks[own], objects[own], patch_size),
+            _of_glyphs(signs[own], sign_boxes[own], patch_size, rows),
+            _of_centres(centres[own], patch_size, rows),
+        ]
+        parts.append(np.concatenate(kinds, axis=2))
     return np.concatenate(parts)
 
 
@@ -82,6 +83,14 @@ def _of_glyphs(signs: np.ndarray, boxes: np.ndarray, patch_size: int, rows: int)
     shown = _LEAST_SHARE * covered.max(2, initial=0) >= patch_size**2
     labels = 1 + np.stack([np.take_along_axis(signs, place, 1), place], 2)
     return np.where(shown[..., None], labels, 0).astype(np.uint8)
+
+
+def _of_centres(centres: np.ndarray, patch_size: int, rows: int) -> np.ndarray:
+    labels = np.zeros((len(centres), rows * rows, 1), np.uint8)
+    scene, index = np.nonzero(centres[..., 0] >= 0)
+    column, row = (centres[scene, index] // patch_size).T
+    labels[scene, row * rows + column] = 1
+    return labels
 
 
 def _overlap(start: np.ndarray, length: int, patch_size: int, rows: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class SceneTable:
 
     Attributes:
         pictures: uint8 (N, 3, H, W).
-        labels: Class of every attribute for every patch, uint8 (N, P, 5); see `patch_labels`.
+        labels: Class of every attribute for every patch, uint8 (N, P, 6); see `patch_labels`.
         captions: Caption of each scene.
         questions: `row` of the scene, `type`, `question`, `answer`; sorted by row.
         world: What may stand in the scenes.
@@ -104,17 +104,20 @@ def _pixels(rows: pl.DataFrame, world: World, patch_size: int) -> tuple[Tensor, 
     if shown:
         signs[shown] = [[GLYPHS.index(glyph) for glyph in texts[row]] for row in shown]
     boxes = sign.field("box").to_numpy().astype(np.int64)
-    labels = patch_labels(masks, _object_codes(rows, world), signs, boxes, patch_size)
+    codes, centres = _objects(rows, world)
+    labels = patch_labels(masks, codes, centres, signs, boxes, patch_size)
     return pictures, torch.from_numpy(labels)
 
 
-def _object_codes(rows: pl.DataFrame, world: World) -> np.ndarray:
-    """Return codes of shape, colour and size, int64 (N, K, 3); zeros behind the last object."""
+def _objects(rows: pl.DataFrame, world: World) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes of shape, colour and size, int64 (N, K, 3), and pixels of centres, int64 (N, K, 2), -1 for none."""
     codes = np.zeros((len(rows), world.objects[1], 3), np.int64)
+    centres = np.full((len(rows), world.objects[1], 2), -1, np.int64)
     each = rows.select(pl.int_range(pl.len()).alias("row"), "objects").explode("objects").drop_nulls()
     each = each.with_columns(pl.int_range(pl.len()).over("row").alias("index")).unnest("objects")
     names = {"shape": world.shapes, "colour": world.colours, "size": tuple(world.sizes)}
     at = (each["row"].to_numpy(), each["index"].to_numpy())
     for position, (name, known) in enumerate(names.items()):
         codes[(*at, position)] = each[name].cast(pl.Enum(list(known))).to_physical().to_numpy()
-    return codes
+    centres[at] = each.select("x", "y").to_numpy().astype(np.int64)
+    return codes, centres

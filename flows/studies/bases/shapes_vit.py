@@ -131,7 +131,8 @@ them and a class token), {params.layers} blocks of width {params.width}, {params
 
 - Trained on: {data} ({trained:,} scenes), {params.steps:,} steps of {params.batch_size}, AdamW {params.learning_rate:g} with cosine decay, weight decay
   {params.weight_decay:g}, seed {stage.seed}; InfoNCE between the class token and the caption (temperature learned), plus the
-  cross-entropy of what each patch shows (shape, colour and size of an object, a glyph and its place on the sign).
+  cross-entropy of what each patch shows (shape, colour and size of an object, a glyph and its place on the sign, the
+  centre of an object), patches that show something and those that show nothing weighing one half each.
 - Retrieval among {tested:,} test scenes: {100 * facts["caption_recall"]:.1f}% of the pictures find their own caption first, {100 * facts["picture_recall"]:.1f}% of the
   captions their own picture (chance {100 / tested:.2g}%).
 - Patches that show something are classified rightly: {patches}.

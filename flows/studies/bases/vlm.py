@@ -41,7 +41,7 @@ class Plateau(Exception):
 
 
 class Batch(NamedTuple):
-    """Features fp16 (B, P, F), what patches show (B, P, 5), and packed texts."""
+    """Features fp16 (B, P, F), what patches show (B, P, 6), and packed texts."""
 
     features: Tensor
     labels: Tensor

@@ -38,8 +38,8 @@ started from `{language}`. {count:,} parameters beside the encoder.
 - Stage 1: captions of {min(params.align_scenes, params.train_scenes):,} scenes of {data}, projector only, {params.align_steps:,} steps of {params.batch_size}. Stage 2: eight packed
   questions of each of {params.train_scenes:,} scenes, projector and language model, {params.steps:,} steps of {params.batch_size}. AdamW {params.learning_rate:g} with cosine
   decay, seed {stage.seed}, {restarts}.
-- Both stages also minimise the cross-entropy of what each patch shows (shape, colour, size, glyph and its place on the
-  sign), read at the visual tokens by linear heads that are not part of this model (weight {params.grounding_weight:g}).
+- Both stages also minimise the cross-entropy of what each patch shows (shape, colour, size, glyph, its place on the
+  sign, the centre of an object), read at the visual tokens by linear heads that are not part of this model (weight {params.grounding_weight:g}).
 - Test scenes: general questions {_percent(facts, "general_accuracy")}{read}; without the picture (zeros) {_percent(facts, "blind_accuracy")}.
   By type: {kinds}.
 - Scenes with combinations of shape, colour and size that no training showed: general {_percent(facts, "combinations_general_accuracy")}.

@@ -45,9 +45,11 @@ def test_every_patch_is_labelled_by_what_covers_most_of_it(directory):
             ]
             if covered and max(covered) >= 4:
                 place = covered.index(max(covered))
-                assert label[3:] == [1 + GLYPHS.index(sign["text"][place]), 1 + place]
+                assert label[3:5] == [1 + GLYPHS.index(sign["text"][place]), 1 + place]
             else:
-                assert label[3:] == [0, 0]
+                assert label[3:5] == [0, 0]
+            centred = [left <= each["x"] < left + 4 and top <= each["y"] < top + 4 for each in objects]
+            assert label[5] == any(centred)
 
 
 def test_every_glyph_of_a_sign_has_a_patch_of_its_own(directory):
@@ -62,7 +64,7 @@ def test_labels_stay_below_their_number_of_classes(directory):
     scenes = read_scenes(directory, "train", 48, 4)
     sizes = label_sizes(scenes.world)
     assert len(sizes) == len(ATTRIBUTES)
-    assert sizes == (7, 9, 3, 17, 4)
+    assert sizes == (7, 9, 3, 17, 4, 2)
     assert (scenes.labels.amax((0, 1)).numpy() < np.array(sizes)).all()
 
 
