@@ -98,6 +98,30 @@ def test_interrupted_and_resumed_in_one_process_equals_undisturbed(tmp_path, und
     assert toy.outcome(*toy.train(checkpoint=tmp_path)) == undisturbed
 
 
+def test_weights_in_another_memory_layout_resume_exactly(tmp_path):
+    def train(stop: int | None = None, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 2, 3)).to(memory_format=torch.channels_last)
+
+        def draw(at: int, generator: torch.Generator) -> torch.Tensor:
+            if at == stop:
+                raise Stop
+            return torch.rand(2, 3, 8, 8, generator=generator)
+
+        fit(
+            model, draw, lambda model, batch, _: (model(batch).square().mean(), {}),
+            Optimisation(steps=8, learning_rate=1e-1, ema_decay=0.9), seed=0, checkpoint=checkpoint,
+            log_every=2, checkpoint_seconds=0.0,
+        )  # fmt: skip
+        return model.state_dict()
+
+    whole = train()
+    with pytest.raises(Stop):
+        train(stop=5, checkpoint=tmp_path)
+    resumed = train(checkpoint=tmp_path)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
 def test_a_finished_training_is_restored_without_a_step(tmp_path, undisturbed):
     toy.train(checkpoint=tmp_path)
     assert toy.outcome(*toy.train(interrupted_at(-1), checkpoint=tmp_path)) == undisturbed

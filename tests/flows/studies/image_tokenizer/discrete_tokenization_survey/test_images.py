@@ -173,11 +173,6 @@ def test_a_snapshot_outlives_a_kill_behind_it(inputs, tmp_path, monkeypatch):
     assert second["step-2/model.safetensors"] == first["step-2/model.safetensors"]
 
 
-@pytest.mark.xfail(
-    reason="the optimiser's moments of channels-last weights come back from a checkpoint in another memory layout, and "
-    "the fused optimiser walks through memory",
-    strict=True,
-)
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(inputs, tmp_path, monkeypatch):
     first = train_long(tmp_path / "one", inputs)
     second = resumed(tmp_path / "two", inputs, monkeypatch)
