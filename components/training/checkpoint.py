@@ -104,7 +104,7 @@ def _optimiser_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[Tens
         parameter = parameters[name]
         if moment != "step" and tensor.shape != parameter.shape:
             raise ValueError(f"{key} has shape {list(tensor.shape)}, the parameter {list(parameter.shape)}")
-        # Fused AdamW walks raw memory: moments lie as their parameter does (channels last), the step count stays a number.
+        # Fused AdamW walks raw memory: moments lie as their parameter does (channels last); the step count is a number.
         restored = tensor.to(parameter.device, copy=True)
         if moment != "step":
             restored = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
