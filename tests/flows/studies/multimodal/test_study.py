@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from components.bases import load_model
-from components.compression.nested_pool import scaled
+from components.compression.nested_pool import check_scales, scaled
 from components.data.shapes import world_of
 from components.errors import TesseraError
+from components.language.causal_lm import CausalLM
+from components.language.llama import SIZES
 from components.multimodal.question_answering import answer_loss
+from components.multimodal.vlm import VLM
+from components.nn.vit import PatchViT
 from components.training.determinism import reset
 from flows.declarations.resolve import resolve
 from flows.declarations.workspace import Workspace
@@ -151,6 +155,18 @@ def test_the_full_profile_resolves_to_the_papers_setting():
     assert params.scales == (576, 144, 36, 9, 1)
     assert (params.batch_size, params.learning_rate) == (128, 2e-5)
     assert params.warmup_steps / params.steps == pytest.approx(0.03, abs=1e-3)
+
+
+def test_the_full_profiles_model_has_the_papers_size():
+    with torch.device("meta"):
+        encoder = PatchViT(image_side=336, patch_size=14, width=1024, layers=24, heads=16)
+        language = CausalLM(SIZES["7b"])
+        words = [f"piece {index}" for index in range(language.vocabulary_size - 3)]
+        model = VLM(language=language, words=words, rows=24, feature_width=1024, merge=1, encoder="clip")
+    params = resolve(PAPER, "shapes", "m3", "full", "train")
+    assert check_scales(params.scales, model.rows**2) == (576, 144, 36, 9, 1)
+    count = sum(parameter.numel() for part in (encoder, model) for parameter in part.parameters())
+    assert count == pytest.approx(PAPER.profiles["full"].expect["parameters"], rel=0.05)
 
 
 def test_stand_ins_are_scenes_of_the_data_sets_world(runs):
