@@ -75,6 +75,43 @@ def _normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def _spectra(louder: float) -> float:
+    import torch
+
+    from components.metrics.audio import log_spectral_distance
+
+    spectra = torch.randn(4, 10, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return float(log_spectral_distance(spectra + louder, spectra).mean())
+
+
+def _rank(equal: bool = False) -> float:
+    import torch
+
+    from components.metrics.link_prediction import filtered_ranks
+
+    scores = torch.zeros(1, 9) if equal else torch.arange(9.0)[None]
+    known = torch.zeros(1, 9, dtype=torch.bool)
+    if not equal:
+        known[:, 6:] = True
+    return float(filtered_ranks(scores, torch.tensor([6]), known)[0])
+
+
+def _ranked(name: str, **options: int) -> float:
+    import torch
+
+    from components.metrics import link_prediction
+
+    return getattr(link_prediction, name)(torch.full((5,), 2.0), **options)
+
+
+def _rouge(candidate: list[int]) -> float:
+    import torch
+
+    from components.metrics.rouge import rouge_l
+
+    return float(rouge_l(torch.tensor([candidate]), torch.tensor([[1, 2, 3, 4]]))[0])
+
+
 def _frechet(shift: float, seed: int = 0) -> float:
     from components.metrics.frechet import frechet_distance
 
@@ -313,6 +350,25 @@ def gates() -> tuple[Gate, ...]:
             0.0,
             lambda: _text("repeated_bigrams", list(range(9))),
         ),
+        _exactly("metrics.audio.log_spectral_distance", "a copy", 0.0, lambda: _spectra(0.0)),
+        _exactly("metrics.audio.log_spectral_distance", "3 dB louder everywhere", 3.0, lambda: _spectra(3.0)),
+        _exactly("metrics.link_prediction.filtered_ranks", "equal scores for 9 nodes", 5.0, lambda: _rank(equal=True)),
+        _exactly("metrics.link_prediction.filtered_ranks", "only known answers score higher", 1.0, _rank),
+        _exactly(
+            "metrics.link_prediction.mean_reciprocal_rank",
+            "always the second rank",
+            0.5,
+            lambda: _ranked("mean_reciprocal_rank"),
+        ),
+        _exactly(
+            "metrics.link_prediction.hits", "always the second rank, within 1", 0.0, lambda: _ranked("hits", within=1)
+        ),
+        _exactly(
+            "metrics.link_prediction.hits", "always the second rank, within 2", 1.0, lambda: _ranked("hits", within=2)
+        ),
+        _exactly("metrics.rouge.rouge_l", "the reference", 1.0, lambda: _rouge([1, 2, 3, 4])),
+        _exactly("metrics.rouge.rouge_l", "no token of the reference", 0.0, lambda: _rouge([5, 6, 7, 8])),
+        _exactly("metrics.rouge.rouge_l", "the reference reversed", 0.25, lambda: _rouge([4, 3, 2, 1])),
         _exactly("metrics.stats.spearman", "a series and itself", 1.0, lambda: _spearman("itself")),
         _exactly("metrics.stats.spearman", "a series reversed", -1.0, lambda: _spearman("reversed")),
         _about("metrics.stats.spearman", "shuffled", 0.0, lambda: _spearman("shuffled"), 0.08),

@@ -21,6 +21,7 @@ and appendix on the design of the decoder; BD3LM: Arriola et al. 2025, "Block Di
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,7 +76,7 @@ class BlockCache:
     denoising: KeyValueCache
 
 
-class _BlockNetwork(nn.Module):
+class _BlockNetwork(nn.Module, ABC):
     """Embedding, rotary positions and output of all of them.
 
     Args:
@@ -115,12 +116,12 @@ class _BlockNetwork(nn.Module):
         """Return logits (..., V) of states (..., D)."""
         return F.linear(hidden, self.embedding.weight[: self.words] if self.output is None else self.output.weight)
 
+    @abstractmethod
     def remember(self, clean: Tensor, masks: BlockMasks) -> Memory:
         """Read clean tokens, int64 (B, P + N), all blocks at once, and return what the decoder sees of them."""
-        raise NotImplementedError
 
-    def _decode(self, hidden: Tensor, mask: Tensor | None, angles: Tensor, cache: Any) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _decode(self, hidden: Tensor, mask: Tensor | None, angles: Tensor, cache: Any) -> Tensor: ...
 
     def recall(self, noisy: Tensor, memory: Memory, masks: BlockMasks) -> Tensor:
         """Return logits (B, N, V) of noisy tokens, int64 (B, N), given what was read."""

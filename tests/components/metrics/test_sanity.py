@@ -18,6 +18,7 @@ NO_SCORE = {
     "metrics.numeric.blind_error",
     "metrics.numeric.decimal_value",
     "metrics.numeric.parse_numbers",
+    "metrics.rouge.common_subsequence",
     "metrics.stats.grouped_jackknife",
     "metrics.stats.jackknife_influence",
     "metrics.stats.jackknife_variance",
