@@ -36,7 +36,8 @@ def network(kind: str, context: int = 14):
     built = build(**SIZES, **NETWORKS[kind], context=context)
     for parameter in built.parameters():
         # Initial weights are so small that attention hardly matters; larger ones make a leak show.
-        torch.nn.init.normal_(parameter, std=0.4)
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.4)
     return built.eval()
 
 
@@ -247,6 +248,22 @@ def test_a_threshold_writes_several_tokens_at_once_and_needs_fewer_calls(kind):
     some = sample_blocks(model, prompt, 2, 4, NOISE, 4, generator, threshold=0.15)
     assert (some.evaluations <= 8).all()
     assert some.evaluations.min() < 8
+
+
+def test_sequences_that_are_finished_come_along_and_change_nothing(kind):
+    """Different prompts finish a block after different numbers of steps; each is written as it would be alone."""
+    model, prompts = network(kind), tokens(16, 2, 5)
+
+    def write(rows, threshold=None):
+        return sample_blocks(model, rows, 3, 4, NOISE, 4, torch.Generator().manual_seed(0), threshold=threshold)
+
+    probable = float(write(prompts).scores.exp().median())
+    together = write(prompts, probable)
+    alone = [write(prompt[None], probable) for prompt in prompts]
+    assert len(together.evaluations.unique()) > 1
+    assert torch.equal(torch.cat([each.tokens for each in alone]), together.tokens)
+    assert torch.equal(torch.cat([each.evaluations for each in alone]), together.evaluations)
+    assert sum(each.positions for each in alone) == together.positions
 
 
 def test_bad_sizes_are_named():
