@@ -21,7 +21,6 @@ from components.nn.conv_autoencoder import ResidualBlock, group_norm, to_maps, t
 from components.nn.vit import embedding
 from components.quantizers.vq import nearest_codes
 
-
 _GROUPS = 32
 
 
