@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.bases import construct, save_base, specification
+from components.bases import save_base
 from components.data import tables
 from components.data.corpora import documents
 from components.language.causal_lm import CausalLM
@@ -14,8 +14,7 @@ from components.language.pretrained import save_tokens
 from components.language.stream_windows import StreamWindows
 from components.metrics.tables import MetricTable
 from components.tokenizers.text import bpe
-from components.training.determinism import derive_seed
-from components.training.loop import Optimisation, fit
+from flows.studies.bases.causal_models import trained
 from flows.studies.context import StageContext
 
 _BATCH = 50
@@ -34,29 +33,7 @@ def train(stage: StageContext) -> None:
     alphabet = sorted(set(training) | set(held_out))
     tokenizer = bpe.train([], len(alphabet), alphabet="".join(alphabet))
     windows = StreamWindows(torch.tensor(tokenizer.encode(training)), params.context)
-    description = specification(
-        "components.language.causal_lm",
-        vocabulary_size=len(alphabet),
-        context=params.context,
-        width=params.width,
-        layers=params.layers,
-        heads=params.heads,
-        tied=True,
-        positions="rotary",
-    )
-    torch.manual_seed(derive_seed(stage.seed, _WEIGHTS))
-    model = construct(description)
-    curves = fit(
-        model,
-        lambda step, generator: windows.draw(params.batch, generator),
-        lambda model, batch, generator: (model.loss(batch), {}),
-        Optimisation(params.steps, params.learning_rate, params.warmup_steps),
-        seed=stage.seed,
-        device=stage.device,
-        checkpoint=stage.checkpoint,
-        progress=stage.progress,
-        units={"loss": "nats/token"},
-    )
+    model, description, curves = trained(stage, windows, len(alphabet), _WEIGHTS)
     table = MetricTable()
     test = StreamWindows(torch.tensor(tokenizer.encode(held_out)), params.context).disjoint()
     facts = _measure(model, windows.tokens, test[: params.held_out_windows], table)

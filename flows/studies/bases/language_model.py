@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.bases import construct, save_base, specification
+from components.bases import save_base
 from components.data.corpora import documents, training_documents
 from components.language.causal_lm import CausalLM
 from components.language.corpus_windows import Arrangement, CorpusWindows
@@ -23,7 +23,7 @@ from components.metrics.tables import MetricTable
 from components.tokenizers.text.bpe import WORD_PIECES
 from components.tokenizers.text.byte_level import BYTES, SPACED_PIECES, byte_lengths, to_symbols
 from components.training.determinism import derive_seed
-from components.training.loop import Optimisation, fit
+from flows.studies.bases.causal_models import trained
 from flows.studies.context import StageContext
 
 _PIECES = {"spaced": SPACED_PIECES, "words": WORD_PIECES}
@@ -58,29 +58,7 @@ def train(stage: StageContext) -> None:
     )
 
     vocabulary_size = len(tokenizer.vocabulary) + len(specials)
-    description = specification(
-        "components.language.causal_lm",
-        vocabulary_size=vocabulary_size,
-        context=params.context,
-        width=params.width,
-        layers=params.layers,
-        heads=params.heads,
-        tied=True,
-        positions="rotary",
-    )
-    torch.manual_seed(derive_seed(stage.seed, _WEIGHTS))
-    model = construct(description)
-    curves = fit(
-        model,
-        lambda step, generator: windows.draw(params.batch, generator),
-        lambda model, batch, generator: (model.loss(batch), {}),
-        Optimisation(params.steps, params.learning_rate, params.warmup_steps),
-        seed=stage.seed,
-        device=stage.device,
-        checkpoint=stage.checkpoint,
-        progress=stage.progress,
-        units={"loss": "nats/token"},
-    )
+    model, description, curves = trained(stage, windows, vocabulary_size, _WEIGHTS)
 
     held_out = [to_symbols(text) for path in sources for text in documents(path, "test")]
     test = CorpusWindows(held_out, tokenizer, specials, params.context)
