@@ -30,6 +30,19 @@ def test_a_training_pass_samples_around_the_mean_and_its_divergence_sums_over_ch
     assert not torch.equal(result.images, model(images, torch.Generator().manual_seed(1)).images)
 
 
+def test_the_sample_has_the_deviation_that_the_log_variance_says():
+    model, seen = autoencoder(), []
+    with torch.no_grad():
+        head = model.encoder.layers[-1]
+        head.weight.zero_()
+        head.bias[:3].fill_(0.5)
+        head.bias[3:].fill_(2 * torch.log(torch.tensor(3.0)))
+    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(torch.rand(400, 3, 16, 16), torch.Generator().manual_seed(0))
+    assert float(seen[0].mean()) == pytest.approx(0.5, abs=0.1)
+    assert float(seen[0].std()) == pytest.approx(3.0, abs=0.1)
+
+
 def test_with_no_variance_left_the_sample_is_the_mean():
     model, images = autoencoder(), torch.rand(4, 3, 16, 16)
     with torch.no_grad():
