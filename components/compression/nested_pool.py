@@ -17,7 +17,7 @@ Source: Cai et al. 2024 (Matryoshka Multimodal Models), method section.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,16 +75,6 @@ def nested(model: VLM, features: Tensor, scales: Sequence[int], side: PoolSide =
         finest = model.visual(features)
         return [average_pool(finest, scale) for scale in scales]
     return [scaled(model, features, scale, side) for scale in scales]
-
-
-def mean_loss(losses: Callable[[Tensor], Tensor], visual: Sequence[Tensor]) -> Tensor:
-    """Return 1/|S| sum_s L(V_s).
-
-    Args:
-        losses: Loss of one scale's visual tokens (B, s, D), a scalar.
-        visual: Visual tokens at every scale.
-    """
-    return torch.stack([losses(tokens) for tokens in visual]).mean()
 
 
 @dataclass(frozen=True)
