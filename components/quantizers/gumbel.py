@@ -3,8 +3,8 @@
 Letters: `...` any leading axes (batch, tokens), `D` width of a vector, `K` codebook size.
 
 Sources: Jang, Gu, Poole 2017 (Gumbel-softmax, section 2.2: straight-through form); Ramesh et al. 2021 (DALL-E, section
-2.1 and appendix A.2: as an image codec, with annealed temperature and a divergence from the uniform prior); the published
-code of Baevski et al. 2020 (vq-wav2vec: weights of the logits start with deviation 1).
+2.1 and appendix A.2: as an image codec, with annealed temperature and a divergence from the uniform prior); the
+published code of Baevski et al. 2020 (vq-wav2vec: weights of the logits start with deviation 1).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class GumbelQuantizer(QuantizerModule):
         self.anneal_steps = anneal_steps
         self.prior_weight = prior_weight
         self.to_logits = nn.Linear(code_dim, codebook_size)
-        # The usual small start leaves logits far below the noise: codes are drawn blindly, and a short training ends there.
+        # The usual small start leaves logits far below the noise: codes are drawn blindly, for all of a short training.
         nn.init.normal_(self.to_logits.weight)
         nn.init.zeros_(self.to_logits.bias)
         self.codes = nn.Parameter(torch.randn(codebook_size, code_dim) * code_dim**-0.5)
