@@ -36,6 +36,7 @@ TRAINED = [arm for arm in IMAGE_ARMS if PAPER.arms[arm].trains]
 CODED = [arm for arm in TRAINED if arm != "continuous"]
 QUANTIZER_FIELDS = {
     "quantizer", "codebook_size", "code_dim", "codebooks", "restart_every", "start_images", "levels", "base", "groups",
+    "entropy_temperature",
 }  # fmt: skip
 
 

@@ -27,7 +27,10 @@ VARIANT = PAPER.canonical
 ARMS = [arm for arm in PAPER.arms if arm.startswith("speech_")]
 TRAINED = [arm for arm in ARMS if PAPER.arms[arm].trains]
 STORED = ("speech_vq_k256", "speech_rvq", "speech_pq", "speech_additive")
-QUANTIZER_FIELDS = {"quantizer", "codebook_size", "code_dim", "codebooks", "restart_every", "start_blocks", "levels"}
+QUANTIZER_FIELDS = {
+    "quantizer", "codebook_size", "code_dim", "codebooks", "restart_every", "start_blocks", "levels",
+    "entropy_temperature",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
