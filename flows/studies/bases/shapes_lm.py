@@ -14,6 +14,7 @@ from components.multimodal.question_answering import answer_loss, answered
 from components.multimodal.scene_table import DENSE, SceneTable, read_scenes, vocabulary_of
 from components.multimodal.vlm import VLM
 from components.multimodal.words import WordVocabulary
+from components.training.arithmetic import arithmetic
 from components.training.determinism import derive_seed
 from components.training.loop import Optimisation, fit
 from flows.studies.context import StageContext
@@ -135,7 +136,8 @@ A causal transformer over the {len(words)} words of captions, questions and answ
 {params.heads} heads, rotary positions, RMSNorm, SwiGLU, tied embedding, context {params.context}, {count:,} parameters. It has seen no picture.
 
 - Trained on: the texts of {data} ({facts["trained"]:,} scenes, a caption and eight questions each, every text by itself),
-  {params.steps:,} steps of {params.batch_size} scenes, AdamW {params.learning_rate:g} with cosine decay, seed {stage.seed}.
+  {params.steps:,} steps of {params.batch_size} scenes, AdamW {params.learning_rate:g} with cosine decay, seed {stage.seed},
+  {arithmetic(stage.device)}.
 - Held out ({facts["tested"]:,} scenes): {facts["nats_per_token"]:.3f} nats per token (counts of single words: {facts["unigram_nats_per_token"]:.3f}). It answers
   {100 * facts["blind"]:.1f}% of the general questions rightly without a picture, which is what their words give away.
 - Use: the language half of small vision-language models, whose answer priors are then learned already.

@@ -10,6 +10,7 @@ from components.metrics.tables import MetricTable
 from components.multimodal.contrastive import ContrastiveViT, attribute_accuracy, found_first, info_nce
 from components.multimodal.patch_labels import ATTRIBUTES, label_sizes
 from components.multimodal.scene_table import SceneTable, read_scenes, vocabulary_of
+from components.training.arithmetic import arithmetic
 from components.training.determinism import derive_seed
 from components.training.loop import Optimisation, fit
 from flows.studies.context import StageContext
@@ -130,7 +131,7 @@ An image encoder of {encoder.image_side}-pixel scenes that stands in for CLIP: p
 them and a class token), {params.layers} blocks of width {params.width}, {params.heads} heads, {count:,} parameters, with a text tower of {params.text_layers} blocks.
 
 - Trained on: {data} ({trained:,} scenes), {params.steps:,} steps of {params.batch_size}, AdamW {params.learning_rate:g} with cosine decay, weight decay
-  {params.weight_decay:g}, seed {stage.seed}; InfoNCE between the class token and the caption (temperature learned), plus the
+  {params.weight_decay:g}, seed {stage.seed}, {arithmetic(stage.device)}; InfoNCE between the class token and the caption (temperature learned), plus the
   cross-entropy of what each patch shows (shape, colour and size of an object, a glyph and its place on the sign, the
   centre of an object), patches that show something and those that show nothing weighing one half each.
 - Retrieval among {tested:,} test scenes: {100 * facts["caption_recall"]:.1f}% of the pictures find their own caption first, {100 * facts["picture_recall"]:.1f}% of the

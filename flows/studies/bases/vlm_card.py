@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from components.multimodal.vlm import VLM
+from components.training.arithmetic import arithmetic
 from flows.studies.context import StageContext
 
 _POINTS = 250  # steps between two points of the learning curve
@@ -32,12 +33,13 @@ def card(
     return f"""# {stage.paper}
 
 A small vision-language model of scenes: the penultimate features of `{encoder}` (frozen), {cells} visual tokens
-({model.rows} x {model.rows}{f", {model.merge} x {model.merge} patches joined by channel" if model.merge > 1 else ""}), a two-layer GELU projector, and a causal transformer that
-started from `{language}`. {count:,} parameters beside the encoder.
+({model.rows} x {model.rows}{f", {model.merge} x {model.merge} patches joined by channel" if model.merge > 1 else ""}), a two-layer GELU projector of features that are
+standardised by the mean and deviation of training scenes, and a causal transformer that started from `{language}`.
+{count:,} parameters beside the encoder.
 
 - Stage 1: captions of {min(params.align_scenes, params.train_scenes):,} scenes of {data}, projector only, {params.align_steps:,} steps of {params.batch_size}. Stage 2: eight packed
   questions of each of {params.train_scenes:,} scenes, projector and language model, {params.steps:,} steps of {params.batch_size}. AdamW {params.learning_rate:g} with cosine
-  decay, seed {stage.seed}, {restarts}.
+  decay, seed {stage.seed}, {restarts}; {arithmetic(stage.device)}.
 - Both stages also minimise the cross-entropy of what each patch shows (shape, colour, size, glyph, its place on the
   sign, the centre of an object), read at the visual tokens by linear heads that are not part of this model (weight {params.grounding_weight:g}).
 - Test scenes: general questions {_percent(facts, "general_accuracy")}{read}; without the picture (zeros) {_percent(facts, "blind_accuracy")}.

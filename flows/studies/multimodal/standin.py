@@ -33,7 +33,7 @@ WORLD = {
 _SCENES = {"train": 48, "validation": 8, "test": 12, "combinations": 8}
 _QUESTIONS = tuple(kind for kind in TYPES if kind != "caption")
 _ENCODERS = ("shapes-vit", "shapes-vit-s1", "shapes-vit-s2")
-_LANGUAGES = ("shapes-lm", "shapes-lm-s1", "shapes-lm-s2")
+_LANGUAGES = ("shapes-lm",)
 _WIDTH, _LAYERS, _HEADS = 8, 2, 2
 _LANGUAGE = {
     "context": 256,
