@@ -1,0 +1,58 @@
+"""The energy of a token: high inside a large cluster of similar tokens, low for one that stands alone.
+
+    E_i = 1/N sum_j f_m(c_ij),      c_ij = cos(k_i, k_j)
+
+    paper    f_m(c) = c                            where c >= m, and alpha (e^(c - m) - 1) below,     alpha = 1
+    code     f_m(c) = ELU(c - m)                   the upper branch shifted by m as well
+    kernel   f_m(c) = exp(-((1 - c) / sigma)^2/2)  sigma = 1 - m, the authors' choice for text
+
+The margin m falls with depth, because tokens grow alike: m_l = m_0 - d l / L, with d = m_0 for images.
+
+Letters: `B` sequences, `N` tokens, `C` width of the metric, `l` a block of `L`.
+
+Source: Tran et al. 2024 (PiToMe), equation 4 and its appendix; the authors' released code for the other two.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.compression.merging.plan import Depth, MergeError
+
+Energy = Literal["code", "paper", "kernel"]
+
+
+def cosines(metric: Tensor) -> Tensor:
+    """Return c_ij, (B, N, N), of a metric (B, N, C)."""
+    unit = F.normalize(metric, dim=-1)
+    return unit @ unit.transpose(1, 2)
+
+
+def margin_at(margin: float, fall: float | None, depth: Depth) -> float:
+    """Return m_l.
+
+    Args:
+        margin: m_0, of the first block.
+        fall: d; m_0 where None.
+        depth: l and L.
+    """
+    return margin - (margin if fall is None else fall) * depth.layer / depth.layers
+
+
+def energies(similarity: Tensor, margin: float, kind: Energy) -> Tensor:
+    """Return E_i, (B, N), of cosines (B, N, N).
+
+    Raises:
+        MergeError: There is no energy of this name.
+    """
+    if kind == "code":
+        return F.elu(similarity - margin).mean(-1)
+    if kind == "paper":
+        return torch.where(similarity >= margin, similarity, torch.expm1(similarity - margin)).mean(-1)
+    if kind == "kernel":
+        return torch.exp(-((1 - similarity) / (1 - margin)).square() / 2).mean(-1)
+    raise MergeError(f"energy is {kind!r}; expected 'code', 'paper' or 'kernel'.")
