@@ -46,6 +46,15 @@ METRICS = {
 }
 
 
+METHODS = ("pitome", "pitome_bsm", "attention_energy", "tome", "tofu", "random_pairs")
+"""Methods that merge tokens: modules of components.compression.merging."""
+
+
+def method_module(method: str) -> str:
+    """Return the module of a method that merges tokens."""
+    return f"components.compression.merging.{method}"
+
+
 def base_name(base: str, seed: int) -> str:
     """Return the base of a seed: `base` for seed 0, `base-s<seed>` for the others."""
     return f"{base}-s{seed}" if seed else base

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from components.bases import construct, save_base, specification
 from flows.studies.image_tokenizer import standin as images
 from flows.studies.multimodal import standin as scenes
 
@@ -26,4 +29,18 @@ def make_base(name: str, directory: Path) -> None:
     Raises:
         TesseraError: The study uses no such base.
     """
-    scenes.make_base(name, directory)
+    if not name.startswith("cifar-vit"):
+        scenes.make_base(name, directory)
+        return
+    description = specification(
+        "components.nn.conv_stem_vit",
+        image_side=32,
+        channels=[4, 6, 8],
+        width=8,
+        layers=2,
+        heads=2,
+        classes=4,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_base(directory, construct(description), description, f"# {name}\n\nAn untrained stand-in.")
