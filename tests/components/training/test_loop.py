@@ -517,6 +517,7 @@ def test_on_cuda_no_step_waits_for_the_device_and_a_resume_is_exact(tmp_path):
 
         def draw(step, generator):
             if step == options.get("stop"):
+                torch.cuda.set_sync_debug_mode("default")
                 raise Stop
             torch.cuda.set_sync_debug_mode("error" if 1 < step < 19 else "default")
             x = torch.randn(16, 8, generator=generator)
