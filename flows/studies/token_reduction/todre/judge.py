@@ -7,6 +7,8 @@ import io
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from components.metrics.tables import MetricTable, condition
@@ -139,9 +141,9 @@ class _Figures(RunFigures):
         colours = ("#0d3b66", "#1b6ca8", "#7fb2d9")
         with self.figure("migration", caption, 1, 2, (8.6, 3.6)) as (_, axes):
             left, right = axes[0]
-            curves = [("full", max(self._along("full", "accuracy", "tokens", {"questions": "all"})[0]))]
-            curves += [("fixed_drop", count) for count in self._swept()]
-            for colour, (arm, tokens) in zip(colours, reversed(curves), strict=False):
+            whole = max(self._along("full", "accuracy", "tokens", {"questions": "all"})[0])
+            curves = [*(("fixed_drop", count) for count in self._swept()), ("full", whole)]
+            for colour, (arm, tokens) in zip(colours, curves, strict=False):
                 layers, values = self._along(arm, "text_to_visual", "layer", {"tokens": tokens})
                 _curve(left, layers, values, colour, f"{tokens} visual tokens")
             for colour, count in zip(colours, self._swept(), strict=False):
@@ -196,7 +198,7 @@ class _Figures(RunFigures):
         first = frames[arms[0]]
         count = len(first["kept"][0])
         caption = (
-            f"Which {count} of {first['rows'][0] ** 2} visual tokens are kept (bright), in scenes that no training "
+            f"Which {count} of {first['rows'][0] ** 2} visual tokens are kept (framed), in scenes that no training "
             "showed; first base. Second column: attention of the encoder's class token. What to look at: whether a "
             "choice spends its tokens on neighbours of one object, or reaches every object and every glyph of the sign."
         )
@@ -213,7 +215,12 @@ class _Figures(RunFigures):
                     mask = np.zeros(side * side)
                     mask[frames[arm]["kept"][row].to_list()] = 1
                     large = mask.reshape(side, side).repeat(scale, 0).repeat(scale, 1)[..., None]
-                    axis.imshow((picture * (0.22 + 0.78 * large)).astype(np.uint8), interpolation="none")
+                    axis.imshow((picture * (0.3 + 0.7 * large)).astype(np.uint8), interpolation="none")
+                    corners = [
+                        (scale * (cell % side) - 0.5, scale * (cell // side) - 0.5) for cell in np.nonzero(mask)[0]
+                    ]
+                    edges = [Rectangle(corner, scale, scale) for corner in corners]
+                    axis.add_collection(PatchCollection(edges, facecolor="none", edgecolor="#ff4fd8", linewidth=0.6))
                 for axis in line:
                     axis.set_xticks([])
                     axis.set_yticks([])

@@ -114,13 +114,13 @@ def language_flops(model: VLM, visual: Sequence[float], text: float) -> float:
 
 
 def rule_flops(model: VLM, rule: DropRule, visual: float, text: float) -> float:
-    """Return the operations of asking the rule once: keys of all tokens, queries of the rows, and their products.
+    """Return the operations of asking the rule once: keys and values of all tokens, queries of the rows, products.
 
-    2 D^2 (n + R) + 2 n R D,    n = 1 + N + T tokens, R rows: of the visual tokens and of the text
+    4 n D^2 + 2 R D^2 + 2 n R D,    n = 1 + N + T tokens, R rows: of the visual tokens and of the text
     """
     width = model.language.config.width
     tokens, rows = 1 + visual + text, visual + (text if rule.rows == "all" else 1)
-    return 2 * width**2 * (tokens + rows) + 2 * tokens * rows * width
+    return 4 * tokens * width**2 + 2 * rows * width**2 + 2 * tokens * rows * width
 
 
 def cache_kib(model: VLM, visual: Sequence[float], text: float) -> float:
