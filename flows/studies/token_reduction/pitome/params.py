@@ -42,7 +42,7 @@ class EvaluateParams(study.EvaluateParams):
     """Images of CIFAR-10's test split; fewer where there are not as many."""
     gallery_scenes: int = Field(1_000, ge=2)
     """Captions among which a scene looks for its own."""
-    observed_images: int = Field(128, ge=1)
+    observed_images: int = Field(32, ge=1)
     """Images whose features and token graphs are compared with those of the whole network."""
     timing_runs: int = Field(0, ge=0)
     """Runs of each timing, the first quarter of which is thrown away; none where 0."""
