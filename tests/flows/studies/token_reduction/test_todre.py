@@ -203,6 +203,7 @@ def test_positions_of_what_stays_are_the_original_ones(runs, tmp_path):
 
 def test_a_rule_of_the_sweep_costs_what_running_it_costs(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("flows.studies.token_reduction.todre.evaluate.seeing", _big_seeing)
+    monkeypatch.setattr("flows.studies.token_reduction.todre.evaluate.pictures", _own_answers)
     shares = {}
     for arm, changes in (
         ("fixed_drop", {"swept_thresholds": (0.6,)}),
@@ -219,6 +220,7 @@ def test_a_rule_of_the_sweep_costs_what_running_it_costs(runs, tmp_path, monkeyp
     assert 5 < fired.mean() < 95
     np.testing.assert_allclose(shares["fixed_drop"]["rule_fired", swept], fired)
     cost = shares["kcenter"]["accuracy", plain] - shares["todre"]["accuracy", plain]
+    assert cost.mean() > 5
     np.testing.assert_allclose(shares["fixed_drop"]["rule_cost", swept], cost, atol=1e-9)
     never = condition({"layer": 2, "questions": "all", "tokens": 14})
     np.testing.assert_allclose(shares["fixed_drop"]["dropped_accuracy", never], shares["kcenter"]["accuracy", plain])
@@ -228,6 +230,18 @@ def test_a_rule_of_the_sweep_costs_what_running_it_costs(runs, tmp_path, monkeyp
 def _big_seeing(stage: StageContext):
     found = seeing(stage)
     return found._replace(model=big(found.model))
+
+
+def _own_answers(stage: StageContext, found) -> reading.Pictures:
+    """Scenes whose right answers are what the model says with 14 diverse tokens, so that every change is an error."""
+    given = reading.pictures(stage, found)
+    plain = replace(stage, params=stage.params.model_copy(update={"drop": "never"}))
+    rows = torch.arange(len(given.about.scenes))
+    with torch.no_grad():
+        said = reading.reader(plain, found.model, given, 14)(rows, reading.batch_of(stage, given, rows)).logits
+    targets = given.about.texts.targets
+    targets[targets >= 0] = said.argmax(-1).to(targets.dtype)
+    return given
 
 
 @torch.no_grad()
