@@ -92,17 +92,28 @@ class Decodable:
 def load(stage: StageContext) -> Decodable:
     """Return the network that an evaluation decodes: the arm's training, or the base of its seed."""
     params: EvaluateParams = stage.params
-    directory = stage.inputs[_DATA[params.task]]
-    if not params.base:
-        return Decodable(load_model(stage.inputs["train"]).to(stage.device), Paraphrases(directory))
-    base = stage.inputs[f"bases/{base_name(params.base, stage.seed)}"]
-    return load_translator(base, directory, stage.device)
+    own = load_model(stage.inputs["train"]).to(stage.device) if "train" in stage.inputs else None
+    if params.task == "paraphrase":
+        return Decodable(own, Paraphrases(stage.inputs[_DATA["paraphrase"]]))
+    if own is not None:
+        return Decodable(own, translations(stage))
+    return load_translator(_base(stage), stage.inputs[_DATA["translation"]], stage.device)
 
 
 def load_translator(base: Path, directory: Path, device: str) -> Decodable:
     """Return a translation base with its tokenizer."""
     model = load_model(base).to(device)
     return Decodable(model, Translations(directory, bpe.load(base / TOKENIZER_FILE), model.network.context))
+
+
+def translations(stage: StageContext) -> Translations:
+    """Return the translation task in the byte pairs of the base of the stage's seed, for networks of its own."""
+    tokenizer = bpe.load(_base(stage) / TOKENIZER_FILE)
+    return Translations(stage.inputs[_DATA["translation"]], tokenizer, stage.params.context)
+
+
+def _base(stage: StageContext) -> Path:
+    return stage.inputs[f"bases/{base_name(stage.params.base, stage.seed)}"]
 
 
 def base_name(base: str, seed: int) -> str:

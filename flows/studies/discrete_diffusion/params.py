@@ -15,6 +15,9 @@ class TrainParams(StudyParams):
 
     task: Literal["paraphrase", "translation"] = "paraphrase"
     """Another caption of the same scene of shapes, or German to English."""
+    base: str = ""
+    """Translator whose tokens are used, and whose network is decoded where an arm is not trained, without its seed:
+    those of further seeds are named with -s1, -s2."""
     pairs: int = Field(20_000, ge=1)
     """Training pairs of the paraphrase task."""
     objective: Literal["reparameterized", "divergence", "mask_predict", "causal"] = "reparameterized"
@@ -65,6 +68,8 @@ class TrainParams(StudyParams):
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}.")
         if self.coupled and self.objective != "reparameterized":
             raise ValueError(f"coupled is only for objective: reparameterized, not {self.objective}.")
+        if self.base and self.task != "translation":
+            raise ValueError(f"base {self.base!r} is a translator; it needs task: translation, not {self.task}.")
         if self.objective == "divergence" and self.noise == "absorbing":
             raise ValueError("the divergence with masks is the reparameterized loss with weighting: variational.")
         return self
@@ -73,9 +78,6 @@ class TrainParams(StudyParams):
 class EvaluateParams(TrainParams):
     """How an arm decodes, and what is measured."""
 
-    base: str = ""
-    """Base whose network is decoded, without its seed: the bases of further seeds are named with -s1, -s2. Empty for
-    the arm's own training."""
     decoder: Literal["routed", "ancestral", "mask_predict", "left_to_right"] = "routed"
     """Confidence routing, the coins of the posterior, masks predicted again, or one token after the other."""
     decode_steps: tuple[int, ...] = (2, 4, 8, 14)

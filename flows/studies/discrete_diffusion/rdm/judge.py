@@ -23,7 +23,13 @@ LABELS = {
     "cmlm": "Mask-Predict",
     "ar_greedy": "left to right",
 }
-MT_LABELS = {"mt_topk": "by confidence", "mt_random_routing": "same network, by coins"}
+MT_LABELS = {
+    "mt_topk": "weight 1 - (t - 1)/T, by confidence",
+    "mt_random_routing": "same network, by coins",
+    "mt_vlb_topk": "weight 1/t of the bound, by confidence",
+    "mt_vlb_random_routing": "the bound's network, by coins",
+    "mt_ar": "left to right",
+}
 WEIGHTS = ("rdm_absorbing_topk", "rdm_absorbing_vlb")
 WEIGHT_STEPS, FEW, MANY = 8, 2, 16
 _EXAMPLE_STEPS, _EXAMPLES, _LINE = 4, 4, 86
@@ -36,12 +42,13 @@ def derive(stage: JudgeContext) -> dict[tuple[str, int], MetricTable]:
         quality_figure(
             figures,
             MT_LABELS,
+            lines=("mt_ar",),
             metric="bleu",
             quality="BLEU (percent)",
             caption=(
-                "Left: BLEU of German to English against the number of steps, one network decoded in two ways; points "
-                "are means over three networks, bars span them. Right: bigrams of the same token twice, which blind "
-                "parallel writing makes."
+                "Left: BLEU of German to English against the number of steps, each network decoded in two ways; points "
+                "are means over three networks, bars span them; a dotted line, where there is one, writes one token at "
+                "a time. Right: bigrams of the same token twice, which blind parallel writing makes."
             ),
         )
         return closing_gap(stage)
