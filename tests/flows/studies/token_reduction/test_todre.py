@@ -220,7 +220,7 @@ def test_a_rule_of_the_sweep_costs_what_running_it_costs(runs, tmp_path, monkeyp
     assert 5 < fired.mean() < 95
     np.testing.assert_allclose(shares["fixed_drop"]["rule_fired", swept], fired)
     cost = shares["kcenter"]["accuracy", plain] - shares["todre"]["accuracy", plain]
-    assert cost.mean() > 5
+    assert cost.mean() > 1
     np.testing.assert_allclose(shares["fixed_drop"]["rule_cost", swept], cost, atol=1e-9)
     never = condition({"layer": 2, "questions": "all", "tokens": 14})
     np.testing.assert_allclose(shares["fixed_drop"]["dropped_accuracy", never], shares["kcenter"]["accuracy", plain])
