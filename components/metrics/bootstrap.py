@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.metrics.stats import StatisticsError
+from components.errors import TesseraError
 
 _CHUNK = 1 << 22  # drawn indices that are held at once
+
+
+class BootstrapError(TesseraError):
+    """There is too little to resample."""
 
 
 def mean_interval(values: np.ndarray, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
@@ -20,11 +24,11 @@ def mean_interval(values: np.ndarray, resamples: int, seed: int, level: float = 
     Of paired arms, give the differences item by item.
 
     Raises:
-        StatisticsError: There are fewer than two items.
+        BootstrapError: There are fewer than two items.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
-        raise StatisticsError(f"a bootstrap over {len(values)} items; expected at least 2.")
+        raise BootstrapError(f"a bootstrap over {len(values)} items; expected at least 2.")
     generator = np.random.default_rng(seed)
     means, at_once = [], max(1, _CHUNK // len(values))
     for first in range(0, resamples, at_once):

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from components.metrics import bootstrap
-from components.metrics.bootstrap import mean_interval
-from components.metrics.stats import StatisticsError
+from components.metrics.bootstrap import BootstrapError, mean_interval
 
 
 def test_the_interval_is_the_normal_one_for_many_items():
@@ -32,5 +31,5 @@ def test_the_interval_does_not_depend_on_how_many_are_drawn_at_once(monkeypatch)
 
 def test_equal_values_have_no_spread_and_one_item_no_interval():
     assert mean_interval(np.full(9, 4.0), 50, seed=0) == (4.0, 4.0)
-    with pytest.raises(StatisticsError, match="over 1 items"):
+    with pytest.raises(BootstrapError, match="over 1 items"):
         mean_interval(np.array([1.0]), 10, seed=0)

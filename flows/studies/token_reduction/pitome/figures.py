@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
 from components.metrics.tables import condition
+from flows.studies.context import JudgeContext
 from flows.studies.figures import RunFigures
 
 METHOD, PARITY, WHOLE = "pitome", "tome", "full"
@@ -39,10 +41,16 @@ TASKS = {"classification": "CIFAR-10, 64 tokens", "retrieval": "captions of scen
 class Figures(RunFigures):
     """Draws what is lost for what is saved, what is merged, and what becomes of spectra."""
 
+    def __init__(self, stage: JudgeContext) -> None:
+        super().__init__(stage)
+        self._tables: dict[Path, pl.DataFrame] = {}
+
     def rows(self, arm: str, seed: int, metric: str) -> pl.DataFrame:
         """Return condition, value and test item of a metric in one run."""
-        frame = pl.read_parquet(self.runs(arm)[seed] / "metrics.parquet")
-        return frame.filter(pl.col("metric") == metric).select("at", "sample", "value")
+        run = self.stage.evaluations[arm, seed]
+        if run not in self._tables:
+            self._tables[run] = pl.read_parquet(run / "metrics.parquet", columns=["metric", "at", "sample", "value"])
+        return self._tables[run].filter(pl.col("metric") == metric).drop("metric")
 
     def _means(self, arm: str, metric: str, **at: object) -> dict[float, np.ndarray]:
         """Return a metric's mean over items by keep ratio, one value per seed, where the rest of the condition fits."""
