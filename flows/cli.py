@@ -327,6 +327,28 @@ def compare(
     console.print(page.url, markup=False, soft_wrap=True)
 
 
+@app.command()
+def ask(
+    base: Annotated[str, typer.Argument(help="A vision-language model of params/bases.yaml, such as vlm-base.")],
+    question: Annotated[str, typer.Argument(help="Such as: how many objects are there?")],
+    scene: Annotated[int, typer.Option("--scene", help="Number of the scene in the test split, from 0.")],
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="PNG file to write; default: below .tessera/ask/.")
+    ] = None,
+) -> None:
+    """Ask a small vision-language model about a scene of the test split; the scene is written as a picture."""
+    from flows.asking import ask as ask_model
+
+    root = find_root()
+    asked = ask_model(root, base, scene, question, picture)
+    console = _console()
+    known = f"; right is {asked.known}" if asked.known else ""
+    console.print(f"question: {asked.question}", markup=False)
+    console.print(f"answer:   {asked.answer}  (probability {asked.probability:.2f}{known})", markup=False)
+    console.print(f"caption:  {asked.caption}", markup=False)
+    console.print(f"picture:  {_relative(asked.picture.resolve(), root)}", markup=False, soft_wrap=True)
+
+
 def _relative(path: Path, root: Path) -> Path:
     return path.relative_to(root) if path.is_relative_to(root) else path
 

@@ -25,6 +25,7 @@ REPLACED = (
     (r"(tessera verify (?!.*--dry-run).*)", r"\1 --dry-run", "reruns papers; the dry run finds what would be rerun"),
     (r"dvc repro (.*)", r"dvc status \1", "minutes, and data; the status finds the same stages"),
     (r"tessera doctor", "tessera doctor || test $? = 1", "its exit code speaks about this machine"),
+    (r"tessera ask .*", "tessera ask --help", "needs a data set that is made first; tests/flows/test_asking.py asks"),
     (r"tessera try .*", "tessera try --help", "trains; tests/flows/test_reproduction.py runs one"),
     (r"(mlflow (?:ui|server)|prefect server start|prefect worker start|ray start)\b(.*)", r"\1 --help", "a server"),
     (r"(prefect (?:deploy|work-pool create|work-pool set-concurrency-limit|deployment run))\b(.*)", r"\1 --help",
