@@ -237,6 +237,7 @@ class PaperChecks:
                 yield self._problem(place, words, warning=True)
 
     def _parameter_problems(self, study: Study) -> Iterator[Problem]:
+        yield from self._unknown(self._paper.clocks, study.metrics, f"metric of study {study.name}", ("clocks",))
         known = field_names(study.evaluate_params)
         unknown: set[Location] = set()
         groups = {"variants": self._paper.variants, "arms": self._paper.arms, "profiles": self._paper.profiles}

@@ -471,6 +471,9 @@ class Paper(Declaration):
     """The scales it can run at: smoke, small, full."""
     claims: Annotated[tuple[Claim, ...], Field(strict=False)]
     """What the paper claims."""
+    clocks: Names = ()
+    """Metrics that are wall clocks or follow from them, which no rerun gives bit for bit: `tessera verify` asks of them
+    on every machine what it asks of all metrics on another one."""
     deviations: Annotated[tuple[Deviation, ...], Field(strict=False)] = ()
     """What is done otherwise than in the paper, each with its reason."""
     history: Annotated[tuple[HistoryEntry, ...], Field(strict=False)] = ()

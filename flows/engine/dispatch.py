@@ -22,8 +22,8 @@ TELEMETRY_OFF = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "
 ONE_THREAD = {
     name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 }
-# glibc returns every large tensor to the kernel when it is freed and fetches zeroed pages for the next one, in each step
-# anew; a worker keeps up to 1 GiB of freed memory instead. Numbers do not depend on it.
+# glibc returns every large tensor to the kernel when it is freed and fetches zeroed pages for the next one, in each
+# step anew; a worker keeps up to 1 GiB of freed memory instead. Numbers do not depend on it.
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 

@@ -155,7 +155,9 @@ def _plain(value: object) -> object:
 
 def _repetition(said: list[list[str]], test: Examples, table: MetricTable, at: dict) -> None:
     if any(len(words) > 1 for words in said):
-        table.add("distinct_bigrams", distinct_share(said), unit="share", at=at, samples=len(said), normaliser="bigrams")
+        table.add(
+            "distinct_bigrams", distinct_share(said), unit="share", at=at, samples=len(said), normaliser="bigrams"
+        )
     repeated = [repeated_bigrams(words) for words in said]
     table.add_items("repeated_bigrams", repeated, unit="share", at=at, items=test.names, normaliser="bigrams")
 

@@ -51,6 +51,20 @@ def test_the_exact_level_sees_hygiene_too():
     assert "columns samples" in difference.reason
 
 
+def test_wall_clocks_are_asked_what_the_seeds_let_one_expect_and_all_else_bit_for_bit():
+    clock = ("vq", "seconds", "")
+    one = table({CELL: {0: 1.0, 1: 2.0, 2: 3.0}, clock: {0: 1.0, 1: 1.1, 2: 0.9}})
+    later = table({CELL: {0: 1.0, 1: 2.0, 2: 3.0}, clock: {0: 1.05, 1: 0.95, 2: 1.0}})
+    assert [found.metric for found in compare_exactly(one, later).outside] == ["seconds"]
+    found = compare_exactly(one, later, ["seconds"])
+    assert found.outside == ()
+    assert found.compared == 2
+    slower = later.with_columns(pl.when(pl.col("metric") == "seconds").then(90.0).otherwise("value").alias("value"))
+    assert [found.metric for found in compare_exactly(one, slower, ["seconds"]).outside] == ["seconds"]
+    other = later.with_columns(pl.when(pl.col("metric") == "psnr").then(2.0).otherwise("value").alias("value"))
+    assert [found.metric for found in compare_exactly(one, other, ["seconds"]).outside] == ["psnr"]
+
+
 def test_float_noise_passes_where_seeds_do_not_vary_at_all():
     one = table({CELL: {0: 5.0, 1: 5.0, 2: 5.0}, ("vq", "zero", ""): {0: 0.0, 1: 0.0, 2: 0.0}})
     noisy = one.with_columns(pl.col("value") * (1 + 5e-7))
