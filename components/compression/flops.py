@@ -5,7 +5,8 @@ and whose MLP of h hidden channels reads N', with a merge that looks at cosines 
 
     8 N D^2 + 4 N^2 D        projections and attention
     4 N' D h                 MLP
-    2 M^2 C, or half a half  cosines of M = N - 1 tokens: all pairs (PiToMe), or A and B only (ToMe: M^2 C / 2)
+    2 M^2 C + 2 k^2 C        cosines of M = N - 1 tokens: all pairs, and A with B once more (PiToMe); or
+    M^2 C / 2                those of the M / 2 tokens at even places with those at odd ones (ToMe)
 
 Sorting, gathering and additions are not counted; they cost time all the same, which is measured beside.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from components.compression.merging.energy import cosines
+from components.compression.merging.energy import directions
 from components.compression.merging.pitome import joined
 from components.compression.merging.plan import Depth, MergeError, MergePlan, check_count
 
@@ -31,7 +31,7 @@ class AttentionEnergy:
         if depth.attention is None:
             raise MergeError("tokens are ordered by the class token's attention, which was not given; pass it.")
         order = depth.attention.argsort(dim=1, stable=True)
-        return joined(cosines(metric), order, order[:, : 2 * count : 2], order[:, 1 : 2 * count : 2])
+        return joined(directions(metric), order, order[:, : 2 * count : 2], order[:, 1 : 2 * count : 2])
 
 
 def build(**settings: Any) -> AttentionEnergy:

@@ -24,12 +24,12 @@ from torch import Tensor
 from components.compression.merging.plan import Depth, MergeError
 
 Energy = Literal["code", "paper", "kernel"]
+_ENTRIES, _ENTRIES_ELSEWHERE = 1 << 18, 1 << 27
 
 
-def cosines(metric: Tensor) -> Tensor:
-    """Return c_ij, (B, N, N), of a metric (B, N, C)."""
-    unit = F.normalize(metric, dim=-1)
-    return unit @ unit.transpose(1, 2)
+def directions(metric: Tensor) -> Tensor:
+    """Return unit vectors, (B, N, C), of a metric (B, N, C); their products are cosines."""
+    return F.normalize(metric, dim=-1)
 
 
 def margin_at(margin: float, fall: float | None, depth: Depth) -> float:
@@ -43,16 +43,24 @@ def margin_at(margin: float, fall: float | None, depth: Depth) -> float:
     return margin - (margin if fall is None else fall) * depth.layer / depth.layers
 
 
-def energies(similarity: Tensor, margin: float, kind: Energy) -> Tensor:
-    """Return E_i, (B, N), of cosines (B, N, N).
+def energies(unit: Tensor, margin: float, kind: Energy) -> Tensor:
+    """Return E_i, (B, N), of unit vectors (B, N, C).
+
+    Of the cosines (B, N, N) only some sequences' are held at once, as many as a processor's cache takes.
 
     Raises:
         MergeError: There is no energy of this name.
     """
+    if kind not in ("code", "paper", "kernel"):
+        raise MergeError(f"energy is {kind!r}; expected 'code', 'paper' or 'kernel'.")
+    at_once = max(1, (_ENTRIES if unit.device.type == "cpu" else _ENTRIES_ELSEWHERE) // unit.shape[1] ** 2)
+    parts = [_response(part @ part.transpose(1, 2), margin, kind).mean(-1) for part in unit.split(at_once)]
+    return torch.cat(parts)
+
+
+def _response(cosine: Tensor, margin: float, kind: Energy) -> Tensor:
     if kind == "code":
-        return F.elu(similarity - margin).mean(-1)
+        return F.elu(cosine - margin)
     if kind == "paper":
-        return torch.where(similarity >= margin, similarity, torch.expm1(similarity - margin)).mean(-1)
-    if kind == "kernel":
-        return torch.exp(-((1 - similarity) / (1 - margin)).square() / 2).mean(-1)
-    raise MergeError(f"energy is {kind!r}; expected 'code', 'paper' or 'kernel'.")
+        return torch.where(cosine >= margin, cosine, torch.expm1(cosine - margin))
+    return torch.exp(-((1 - cosine) / (1 - margin)).square() / 2)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from components.compression.merging.energy import Energy, cosines, energies, margin_at
+from components.compression.merging.energy import Energy, directions, energies, margin_at
 from components.compression.merging.plan import Depth, MergeError, MergePlan, check_count
 
 Split = Literal["alternate", "halves", "random"]
@@ -52,10 +52,10 @@ class PiToMe:
             MergeError: They are more than half, or a random split is given no generator.
         """
         check_count(metric.shape[1], count)
-        similarity = cosines(metric)
-        scores = energies(similarity, margin_at(self.margin, self.fall, depth), self.energy)
+        unit = directions(metric)
+        scores = energies(unit, margin_at(self.margin, self.fall, depth), self.energy)
         order = scores.argsort(dim=1, descending=True, stable=True)
-        return joined(similarity, order, *self._sides(order, count, depth))
+        return joined(unit, order, *self._sides(order, count, depth))
 
     def _sides(self, order: Tensor, count: int, depth: Depth) -> tuple[Tensor, Tensor]:
         mergeable = order[:, : 2 * count]
@@ -78,11 +78,11 @@ def shuffled(like: Tensor, depth: Depth) -> Tensor:
     return keys.to(like.device).argsort(1)
 
 
-def joined(similarity: Tensor, order: Tensor, first: Tensor, second: Tensor) -> MergePlan:
+def joined(unit: Tensor, order: Tensor, first: Tensor, second: Tensor) -> MergePlan:
     """Plan that every token of A joins its most similar token of B, and that the rest passes.
 
     Args:
-        similarity: (B, N, N).
+        unit: Directions of the metric, (B, N, C).
         order: All tokens, those of A and B before the others, int64 (B, N).
         first: A, int64 (B, k).
         second: B, int64 (B, k).
@@ -91,12 +91,17 @@ def joined(similarity: Tensor, order: Tensor, first: Tensor, second: Tensor) -> 
         The plan; protected tokens stand before those of B.
     """
     count = first.shape[1]
-    rows = similarity.gather(1, first[..., None].expand(-1, -1, similarity.shape[2]))
-    between = rows.gather(2, second[:, None].expand(-1, count, -1))
     protected = order[:, 2 * count :]
     # Of no token there is no most similar one.
-    partners = between.argmax(-1) if count else first
+    partners = similarities(unit, first, second).argmax(-1) if count else first
     return MergePlan(torch.cat([protected, second], 1), first, partners + protected.shape[1])
+
+
+def similarities(unit: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return cosines (B, |A|, |B|) of tokens A and B, int64 (B, |A|) and (B, |B|), of directions (B, N, C)."""
+    sides = (unit.gather(1, side[..., None].expand(-1, -1, unit.shape[2])) for side in (first, second))
+    one, other = sides
+    return one @ other.transpose(1, 2)
 
 
 def build(**settings: Any) -> PiToMe:

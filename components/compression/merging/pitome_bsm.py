@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from components.compression.merging.energy import Energy, cosines, energies, margin_at
+from components.compression.merging.energy import Energy, directions, energies, margin_at
+from components.compression.merging.pitome import similarities
 from components.compression.merging.plan import Depth, MergePlan, check_count
 from components.compression.merging.tome import best_edges
 
@@ -41,13 +42,11 @@ class PiToMeBipartite:
             MergeError: They are more than half.
         """
         check_count(metric.shape[1], count)
-        similarity = cosines(metric)
-        scores = energies(similarity, margin_at(self.margin, self.fall, depth), self.energy)
+        unit = directions(metric)
+        scores = energies(unit, margin_at(self.margin, self.fall, depth), self.energy)
         order = scores.argsort(dim=1, descending=True, stable=True)
         first, second = order[:, ::2], order[:, 1::2]
-        rows = similarity.gather(1, first[..., None].expand(-1, -1, similarity.shape[2]))
-        between = rows.gather(2, second[:, None].expand(-1, first.shape[1], -1))
-        return best_edges(between, first, second, count)
+        return best_edges(similarities(unit, first, second), first, second, count)
 
 
 def build(**settings: Any) -> PiToMeBipartite:

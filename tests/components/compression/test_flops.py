@@ -20,7 +20,11 @@ def test_a_matrix_product_counts_two_operations_a_term():
 
 @pytest.mark.parametrize(
     ("method", "pairs"),
-    [(RandomPairs(), lambda tokens: 0), (PiToMe(), lambda tokens: tokens**2), (ToMe(), lambda tokens: tokens**2 // 4)],
+    [
+        (RandomPairs(), lambda tokens, count: 0),
+        (PiToMe(), lambda tokens, count: tokens**2 + count**2),
+        (ToMe(), lambda tokens, count: (tokens // 2) * (tokens - tokens // 2)),
+    ],
     ids=["random", "pitome", "tome"],
 )
 def test_what_is_counted_is_the_closed_form(method, pairs):
@@ -30,7 +34,7 @@ def test_what_is_counted_is_the_closed_form(method, pairs):
     found = counted(lambda: reduced(encoder, image, method, [0.9, 1.0, 0.5], generator=generator)) - start
     # 36 patches lose 3, none, and 16 of 33.
     blocks = block_flops([37, 34, 34, 18], 16, 64)
-    merging = 2 * 8 * (pairs(36) + (16 * 17 if isinstance(method, ToMe) else pairs(33)))
+    merging = 2 * 8 * (pairs(36, 3) + pairs(33, 16))
     assert found == blocks + merging
 
 

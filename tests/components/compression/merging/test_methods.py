@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +52,7 @@ def energy_of(metric: torch.Tensor, i: int, margin: float, kind: str) -> float:
 @given(seeds, st.integers(1, 9), st.floats(0.0, 0.95))
 def test_energies_are_their_equations(kind, seed, tokens, margin):
     metric = drawn(seed, 2, tokens)
-    found = energy.energies(energy.cosines(metric), margin, kind)
+    found = energy.energies(energy.directions(metric), margin, kind)
     for row in range(2):
         wanted = [energy_of(metric[row], i, margin, kind) for i in range(tokens)]
         torch.testing.assert_close(found[row], torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-9)
@@ -234,13 +233,18 @@ def test_tofu_drops_in_one_half_of_the_blocks_and_averages_in_the_other():
     assert torch.equal(early[0].gone, ToMe().plan(metric, 2, Depth()).gone)
 
 
-def test_cosines_do_not_depend_on_lengths():
-    metric = drawn(8, 1, 6)
-    scaled = metric * torch.rand(1, 6, 1, generator=torch.Generator().manual_seed(1)).double().add(0.5)
-    torch.testing.assert_close(energy.cosines(metric), energy.cosines(scaled))
-    torch.testing.assert_close(
-        energy.cosines(metric)[0, 1, 2], F.cosine_similarity(metric[0, 1], metric[0, 2], dim=0)
-    )  # fmt: skip
+def test_what_is_merged_does_not_depend_on_lengths():
+    metric = drawn(8, 1, 12)
+    scaled = metric * torch.rand(1, 12, 1, generator=torch.Generator().manual_seed(1)).double().add(0.5)
+    for method in (PiToMe(), PiToMeBipartite(), ToMe()):
+        assert partition(method.plan(metric, 4, Depth())) == partition(method.plan(scaled, 4, Depth()))
+
+
+def test_energies_do_not_depend_on_how_many_sequences_are_held_at_once(monkeypatch):
+    unit = energy.directions(drawn(9, 7, 10))
+    whole = energy.energies(unit, 0.5, "code")
+    monkeypatch.setattr(energy, "_ENTRIES", 250)
+    torch.testing.assert_close(energy.energies(unit, 0.5, "code"), whole, rtol=0, atol=1e-14)
 
 
 def test_names_that_do_not_exist_are_refused():
