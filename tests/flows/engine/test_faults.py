@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import toy_dag
 
+from flows.engine.dispatch import KEPT_MEMORY, ONE_THREAD
+
 CHAIN = {"first": [], "slow": ["first"], "other": [], "end": ["slow", "other"]}
 
 
@@ -64,6 +66,8 @@ def test_a_killed_driver_leaves_no_process_and_the_next_run_goes_on_where_it_was
     until(lambda: toy_dag.runs(tmp_path, "slow") == 1 and is_recorded(tmp_path, "first"), 60, "the slow stage")
     started = children(driver)
     assert any("raylet" in process.name() for process in started)
+    worker = psutil.Process(int((tmp_path / ".traces" / "slow").read_text()))
+    assert (ONE_THREAD | KEPT_MEMORY).items() <= worker.environ().items()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     until(lambda: not left(started), 30, "the end of the driver's processes")
