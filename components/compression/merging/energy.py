@@ -24,7 +24,7 @@ from torch import Tensor
 from components.compression.merging.plan import Depth, MergeError
 
 Energy = Literal["code", "paper", "kernel"]
-_ENTRIES, _ENTRIES_ELSEWHERE = 1 << 18, 1 << 27
+_ENTRIES, _ENTRIES_ELSEWHERE = 1 << 20, 1 << 27
 
 
 def directions(metric: Tensor) -> Tensor:

@@ -28,9 +28,8 @@ class RandomPairs:
         batch, tokens, _ = metric.shape
         check_count(tokens, count)
         order = shuffled(metric[..., 0], depth)
-        others = tokens - 2 * count
-        into = torch.arange(others, others + count, device=metric.device).expand(batch, -1)
-        return MergePlan(order[:, count:].roll(-count, 1), order[:, :count], into)
+        into = torch.arange(count, device=metric.device).expand(batch, -1)
+        return MergePlan(order[:, count:], order[:, :count], into)
 
 
 def build(**settings: Any) -> RandomPairs:
