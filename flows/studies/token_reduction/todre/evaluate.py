@@ -48,7 +48,7 @@ def evaluate(stage: StageContext) -> None:
         _migration(stage, model, given, table)
     table.write(stage.output)
     if params.timed:
-        timings.measure(stage, model, given, budgets)
+        timings.measure(stage, model, given, budgets[0])
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ class _Figures(RunFigures):
         caption = (
             "Share of questions answered rightly against the number of visual tokens that are kept, of 144. Left: "
             "general questions (is there, how many, which colour, shape, size, place, relation). Right: reading the "
-            "glyphs of a sign. The paper's point: diverse tokens (blue) answer more than those with the highest "
+            "glyphs of a sign. The paper's claim: diverse tokens (blue) answer more than those with the highest "
             "attention (red). Dashed: all tokens. Grey band: zeros in place of the picture. Lines are means over "
             "three bases, dots single bases; nothing was trained for fewer tokens."
         )
@@ -134,9 +134,9 @@ class _Figures(RunFigures):
         caption = (
             "Information migration. Left: share of a question's attention that goes to visual tokens, by layer; the "
             "dotted line is the rule's threshold of 0.1. Right: right answers to all questions when every visual "
-            "token is dropped from a layer on; at the last tick nothing is dropped. The paper's point: in late "
-            "layers questions look at the picture no more, and it can go. Lines are means over three bases, dots "
-            "single bases."
+            "token is dropped from a layer on; at the last tick nothing is dropped. The paper's claim: in late "
+            "layers questions look at the picture no more, so that it can go without loss. Lines are means over "
+            "three bases, dots single bases."
         )
         colours = ("#0d3b66", "#1b6ca8", "#7fb2d9")
         with self.figure("migration", caption, 1, 2, (8.6, 3.6)) as (_, axes):
@@ -168,28 +168,36 @@ class _Figures(RunFigures):
         """Draw the first layer at which attention has fallen, by type of question."""
         count = self._swept()[0]
         caption = (
-            f"Where each type of question stops looking at the picture: the first layer, from 1 on, in which less than "
-            f"0.1 of its attention goes to the {count} visual tokens, as shares of the questions of a type; grey: it "
-            "always looks. A rule that is asked in every layer would drop the picture there. Mean over three bases."
+            f"Types of questions, with {count} visual tokens. Left: the first layer, from 1 on, in which less than 0.1 "
+            "of a question's attention goes to visual tokens, where a rule asked in every layer would drop them; grey: "
+            "it looks in every layer. Right: right answers when they are dropped from a layer on, without any rule: a "
+            "row that is dark early has its answer early. Means over three bases."
         )
-        with self.figure("drop-layers", caption, 1, 1, (8.6, 3.2)) as (_, axes):
-            axis = axes[0][0]
-            kinds, shares = [], []
-            for kind in _TYPES:
-                layers, values = self._along("fixed_drop", "fallen_by_type", "layer", {"tokens": count, "type": kind})
-                if layers:
-                    kinds.append(kind)
-                    shares.append(values.mean(0))
-            bottom = np.zeros(len(kinds))
-            for index, layer in enumerate(layers):
-                last = index == len(layers) - 1
+        with self.figure("drop-layers", caption, 1, 2, (9.4, 3.4), width_ratios=(1.5, 1)) as (figure, axes):
+            left, right = axes[0]
+            found = {kind: self._by_type("fallen_by_type", count, kind) for kind in _TYPES}
+            found = {kind: values for kind, values in found.items() if len(values)}
+            bottom, layers = np.zeros(len(found)), len(next(iter(found.values())))
+            for index in range(layers):
+                last = index == layers - 1
                 colour = "#cccccc" if last else (0.85 - 0.14 * index, 0.90 - 0.11 * index, 0.95 - 0.06 * index)
-                height = np.array([values[index] for values in shares])
-                axis.bar(kinds, height, 0.7, bottom, color=colour, label="never" if last else f"layer {layer}")
+                height = np.array([values[index] for values in found.values()])
+                label = "in none" if last else f"layer {index + 1}"
+                left.bar(list(found), height, 0.7, bottom, color=colour, label=label)
                 bottom += height
-            axis.set_xlabel("type of question")
-            axis.set_ylabel("questions (%)")
-            axis.legend(ncols=len(layers), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+            left.set_xlabel("type of question")
+            left.set_ylabel("questions (%)")
+            left.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+            swept = np.stack([self._by_type("dropped_by_type", count, kind) for kind in found])
+            image = right.imshow(swept, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+            right.set_yticks(range(len(found)), list(found))
+            right.set_xticks(range(swept.shape[1]))
+            right.set_xlabel("layer from which on no visual token is left")
+            figure.colorbar(image, ax=right, label="right answers (%)")
+
+    def _by_type(self, metric: str, count: int, kind: str) -> np.ndarray:
+        """Return means over seeds along the layers, (X,); empty where there is no such question."""
+        return self._along("fixed_drop", metric, "layer", {"tokens": count, "type": kind})[1].mean(0)
 
     def kept(self) -> None:
         """Show which tokens of some scenes are kept."""

@@ -63,10 +63,10 @@ class EvaluateParams(TrainParams, study.EvaluateParams):
     test_scenes: int = Field(500, ge=2)
     """Scenes of the test split; fewer where there are not as many."""
     timed: bool = False
-    """Also time the prefill of one question, alone and in a batch; written to the log only."""
+    """Also time the prefill of one question at the first budget, alone and in a batch; written to the log only."""
     timed_batch: int = Field(32, ge=1)
     """Questions of the timed batch."""
-    timed_runs: int = Field(15, ge=1)
+    timed_runs: int = Field(5, ge=1)
     """Timed repetitions, after as many third parts of it for warming up."""
 
 
@@ -88,6 +88,7 @@ METRICS = {
     "dropped_accuracy": Metric(
         "percent", "higher", f"Accuracy when all visual tokens are dropped from `layer` on; {_PARTS}"
     ),
+    "dropped_by_type": Metric("percent", "higher", "The same accuracy for the questions of one type."),
     "drop_cost": Metric("points", "lower", f"Accuracy without a drop minus that with one from `layer` on; {_PARTS}"),
     "rule_cost": Metric(
         "points",

@@ -30,6 +30,7 @@ def measure(stage: StageContext, model: VLM, given: Pictures, table: MetricTable
         for layer in range(depth + 1):
             at = {"layer": layer, "tokens": count}
             measures.add_groups(table, about, "dropped_accuracy", 100 * right[layer], unit="percent", at=at)
+            measures.add_types(table, about, "dropped_by_type", 100 * right[layer], unit="percent", at=at)
             measures.add_groups(table, about, "drop_cost", 100 * (right[depth] - right[layer]), unit="points", at=at)
             visual = [count] * layer + [0] * (depth - layer)
             flops = measures.language_flops(model, visual, text_length)

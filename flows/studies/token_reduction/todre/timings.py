@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import polars as pl
 import torch
@@ -28,15 +28,14 @@ _SCHEMA = {
 }
 
 
-def measure(stage: StageContext, model: VLM, given: Pictures, budgets: Sequence[int]) -> None:
-    """Time the prefill at every budget, alone and in a batch, with dropped tokens really gone."""
+def measure(stage: StageContext, model: VLM, given: Pictures, count: int) -> None:
+    """Time the prefill with `count` visual tokens, alone and in a batch, with dropped tokens really gone."""
     rows = []
-    for count in budgets:
-        for batch in (1, min(stage.params.timed_batch, len(given.about.scenes))):
-            work = _prefill(stage, model, given, count, batch)
-            cached = int(work().cached_tokens().sum())
-            seconds, peak = _timed(work, stage.params.timed_runs, stage.device)
-            rows.append((count, batch, 1e3 * statistics.median(seconds), 1e3 * min(seconds), cached, peak))
+    for batch in (1, min(stage.params.timed_batch, len(given.about.scenes))):
+        work = _prefill(stage, model, given, count, batch)
+        cached = int(work().cached_tokens().sum())
+        seconds, peak = _timed(work, stage.params.timed_runs, stage.device)
+        rows.append((count, batch, 1e3 * statistics.median(seconds), 1e3 * min(seconds), cached, peak))
     write_parquet(pl.DataFrame(rows, schema=_SCHEMA, orient="row"), stage.log / TIMINGS)
 
 
