@@ -8,7 +8,8 @@ from components.metrics.bootstrap import mean_interval
 from components.metrics.tables import MetricTable, condition
 from components.training.determinism import derive_seed
 from flows.studies.context import JudgeContext
-from flows.studies.token_reduction.pitome.figures import METHOD, PARITY, TASKS, WHOLE, Figures, conditions
+from flows.studies.token_reduction.pitome.figures import METHOD, PARITY, TASKS, WHOLE, conditions
+from flows.studies.token_reduction.pitome.token_figures import TokenFigures
 
 _RESAMPLES = 2_000
 _BOOTSTRAP = 41  # random stream of this stage
@@ -30,7 +31,7 @@ def derive(stage: JudgeContext) -> dict[tuple[str, int], MetricTable]:
     return figures.comparisons()
 
 
-class _Comparisons(Figures):
+class _Comparisons(TokenFigures):
     def comparisons(self) -> dict[tuple[str, int], MetricTable]:
         """Return the drop of every arm, and in how many seeds the method beats ToMe beyond chance."""
         tables: dict[tuple[str, int], MetricTable] = {}
