@@ -6,8 +6,10 @@ import pytest
 import torch
 from small_vlm import LAYERS, QUESTIONS, packed, single, small_vlm, visual_tokens
 
-from components.compression import layer_drop
+from components.compression import fastv, layer_drop
+from components.compression.kcenter import greedy_order
 from components.compression.layer_drop import DropError, DropRule, attention_rows, layout_of, migration
+from components.multimodal.packed_qa import PackedBatch
 from components.nn.attention_map import attention_map
 
 
@@ -173,3 +175,25 @@ def test_rules_that_do_not_fit_the_model_are_refused(model):
     for layers in ((LAYERS + 1,), (-1,), ()):
         with pytest.raises(DropError, match=f"expected some of 0 to {LAYERS}"):
             layer_drop.read(model, prepared, text, DropRule(layers, math.inf))
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_the_device_changes_no_decision():
+    text = packed()
+    readings, swept, choices, kept = {}, {}, {}, {}
+    for device in ("cpu", "cuda"):
+        own = small_vlm().to(device)
+        visual, batch = visual_tokens(own).to(device), PackedBatch(*(part.to(device) for part in text))
+        prepared = own.prepare(visual, batch)
+        shares = layer_drop.migrations(own, prepared, batch)[1].text_to_visual
+        threshold = 0.5 * float(shares.sort().values[1:3].sum())
+        readings[device] = layer_drop.read(own, prepared, batch, DropRule((1, 3), threshold))
+        swept[device] = own.predicted(layer_drop.read_each(own, prepared, batch)[2], batch)
+        choices[device] = greedy_order(visual, 5, torch.tensor([0, 3], device=device))
+        kept[device] = fastv.read(own, prepared, batch, 3).kept
+    assert torch.equal(readings["cuda"].layers.cpu(), readings["cpu"].layers)
+    torch.testing.assert_close(readings["cuda"].states.cpu(), readings["cpu"].states, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(swept["cuda"].cpu(), swept["cpu"], rtol=1e-3, atol=1e-3)
+    assert torch.equal(choices["cuda"].cpu(), choices["cpu"])
+    assert torch.equal(kept["cuda"].cpu(), kept["cpu"])
