@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.language.word_trigram import WordTrigram, WordTrigramError
@@ -28,6 +28,7 @@ def written_out(sentences, history, word) -> float:
     return (followers[word] + len(followers) * shorter) / (sum(followers.values()) + len(followers))
 
 
+@settings(deadline=None)
 @given(texts, st.integers(0, SIZE + 1), st.integers(0, SIZE + 1))
 def test_every_law_is_the_recursion_and_sums_to_one(sentences, older, newer):
     model = WordTrigram(sentences, SIZE)

@@ -69,6 +69,7 @@ def test_frames_behind_the_end_change_nothing_and_get_no_gradient():
     assert not long.grad[:, 5:].any()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 2), max_size=4))
 def test_the_fewest_frames_are_those_of_the_shortest_path_that_spells_the_labels(labels):
     shortest = next(
@@ -79,6 +80,7 @@ def test_the_fewest_frames_are_those_of_the_shortest_path_that_spells_the_labels
     assert needed_frames(labels) == shortest
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4))
 def test_greedy_decoding_collapses_the_best_path_up_to_the_end(paths):
     width = max(map(len, paths))
