@@ -63,6 +63,7 @@ def by_hand(block, tokens, prepared, visual: int, last: bool = False):
 
 
 @pytest.mark.parametrize("rows", ["all", "last"])
+@torch.no_grad()
 def test_the_ratios_of_packed_questions_are_those_of_each_question_alone(model, rows):
     visual = visual_tokens(model)
     got = layer_drop.migrations(model, model.prepare(visual, packed()), packed(), rows)
