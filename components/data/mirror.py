@@ -1,4 +1,7 @@
-"""A local mirror: a folder of ready files, `TESSERA_MIRROR/<data set>/<file>`."""
+"""A local mirror: a folder of ready files, `TESSERA_MIRROR/<data set>/<file>`.
+
+A data set made of another one's files names them with that one's folder, `wikitext2/valid.txt`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ def missing(source: MirrorSource, name: str, mirror: Path | None) -> str | None:
         return "TESSERA_MIRROR is not set"
     if not mirror.is_dir():
         return f"TESSERA_MIRROR is {mirror}, which is not a folder"
-    absent = [file for file in source.files if not (mirror / name / file).is_file()]
-    return f"{mirror} lacks {', '.join(f'{name}/{file}' for file in absent)}" if absent else None
+    absent = [file for file in source.files if not _path(mirror, name, file).is_file()]
+    return f"{mirror} lacks {', '.join(str(_path(Path(), name, file)) for file in absent)}" if absent else None
 
 
 def obtain(source: MirrorSource, name: str, mirror: Path | None) -> Fetched:
@@ -28,7 +31,7 @@ def obtain(source: MirrorSource, name: str, mirror: Path | None) -> Fetched:
     """
     if reason := missing(source, name, mirror):
         raise SourceUnavailable(reason)
-    paths = {file: mirror / name / file for file in source.files}
+    paths = {file: _path(mirror, name, file) for file in source.files}
     hashes = {
         file: checked_sha256(
             paths[file],
@@ -39,3 +42,8 @@ def obtain(source: MirrorSource, name: str, mirror: Path | None) -> Fetched:
         for file, expected in source.files.items()
     }
     return Fetched(paths, {"files": hashes})
+
+
+def _path(mirror: Path, name: str, file: str) -> Path:
+    own = mirror / name / file
+    return mirror / file if "/" in file and not own.is_file() else own
