@@ -57,7 +57,7 @@ def noise_of(name: Literal["absorbing", "uniform"], model: SequenceDenoiser) -> 
     raise DiffusionError(f"noise is {name!r}; expected 'absorbing' or 'uniform'.")
 
 
-def _with_lengths(model: SequenceDenoiser, memory: Tensor, items: Items, loss: Tensor) -> tuple[Tensor, Series]:
+def _with_lengths(model: SequenceDenoiser, memory: Tensor | None, items: Items, loss: Tensor) -> tuple[Tensor, Series]:
     if model.lengths is None:
         return loss, {"token_loss": loss}
     lengths = model.present(items.target).sum(1)
@@ -150,7 +150,7 @@ class MaskPredictObjective:
 
 
 class CausalObjective:
-    """Cross entropy of every token given those before it; the network must be causal.
+    """Cross entropy of every token, and of the end, given those before; the network must be causal and end.
 
     Args:
         label_smoothing: On all tokens.
@@ -160,13 +160,15 @@ class CausalObjective:
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: SequenceDenoiser, items: Items, generator: torch.Generator) -> tuple[Tensor, Series]:
-        """Return the loss and its parts, in nats per token."""
+        """Return the loss and its parts, in nats per token, the end counted as one."""
         start = torch.full_like(items.target[:, :1], model.start)
-        memory = model.memory(items.source)
-        logits = model(items.source, torch.cat([start, items.target[:, :-1]], dim=1), memory)
-        labels = items.target.masked_fill(~model.present(items.target), -100)
+        before = torch.cat([start, items.target], dim=1)
+        logits = model.continued(items.source, before)
+        ended = F.pad(model.present(items.target), (0, 1))
+        labels = F.pad(items.target, (0, 1), value=model.words).where(ended, model.words)
+        labels = labels.masked_fill(~model.present(before), -100)
         loss = F.cross_entropy(logits.float().transpose(1, 2), labels, label_smoothing=self.label_smoothing)
-        return _with_lengths(model, memory, items, loss)
+        return _with_lengths(model, model.memory(items.source) if model.lengths else None, items, loss)
 
 
 Objective = ReparameterizedObjective | DivergenceObjective | MaskPredictObjective | CausalObjective

@@ -29,10 +29,13 @@ class SequenceDenoiser(nn.Module):
     Args:
         words: V.
         length_head: Whether there is a head for lengths.
+        ends: Whether the end of a target is predicted beside the words, for writing from left to right.
         sizes: Of the `EncoderDecoder`.
     """
 
-    def __init__(self, *, words: int, length_head: bool = True, **sizes: int | float | bool) -> None:
+    def __init__(
+        self, *, words: int, length_head: bool = True, ends: bool = False, **sizes: int | float | bool
+    ) -> None:
         super().__init__()
         self.words = words
         self.mask, self.padding, self.start = range(words, words + len(SPECIALS))
@@ -40,6 +43,7 @@ class SequenceDenoiser(nn.Module):
         self.lengths = (
             LengthPredictor(self.network.embedding.embedding_dim, self.network.context) if length_head else None
         )
+        self.end = nn.Linear(self.network.embedding.embedding_dim, 1) if ends else None
 
     @property
     def vocabulary_size(self) -> int:
@@ -96,26 +100,44 @@ class SequenceDenoiser(nn.Module):
         generated = torch.arange(width, device=lengths.device) < lengths[:, None]
         return torch.where(generated, self.mask, self.padding), generated
 
-    @torch.no_grad()
-    def continue_greedily(self, source: Tensor, lengths: Tensor, width: int | None = None) -> Sampled:
-        """Write targets of known lengths from left to right, each time the likeliest word (needs `causal`).
+    def continued(self, source: Tensor, before: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Return logits (B, N, V + 1) of what follows each token: a word, or V for the end (needs `causal`, `ends`).
 
         Args:
             source: int64 (B, S).
-            lengths: int64 (B,).
-            width: N of the table that comes back, padded; the longest length where None.
+            before: The start and the target's tokens, padding behind, int64 (B, N).
+            memory: From `memory`, where there is one already.
         """
-        memory, width = self.memory(source), int(lengths.max()) if width is None else width
-        target = torch.full((len(source), width + 1), self.start, device=source.device)
+        memory = self.memory(source) if memory is None else memory
+        hidden = self.network.hidden(before, self.present(before), memory, self.present(source))
+        return torch.cat([self.network.logits(hidden), self.end(hidden)], -1)
+
+    @torch.no_grad()
+    def continue_greedily(self, source: Tensor, width: int) -> Sampled:
+        """Write targets from left to right, each time the likeliest word, until the end is likeliest.
+
+        Args:
+            source: int64 (B, S).
+            width: N, most tokens of a target.
+
+        Returns:
+            Targets, padded; calls and positions count the end where it was predicted.
+        """
+        memory = self.memory(source)
+        target = torch.full((len(source), width + 1), self.padding, device=source.device)
+        target[:, 0] = self.start
         scores = torch.zeros(len(source), width, device=source.device)
-        present = torch.ones_like(target, dtype=torch.bool)
+        calls = torch.zeros(len(source), dtype=torch.int64, device=source.device)
+        writing = torch.ones(len(source), dtype=torch.bool, device=source.device)
         for place in range(width):
-            given = target[:, : place + 1]
-            hidden = self.network.hidden(given, present[:, : place + 1], memory, self.present(source))[:, -1]
-            scores[:, place], target[:, place + 1] = self.network.logits(hidden).float().log_softmax(-1).max(-1)
-        _, generated = self.blank(lengths, width)
-        tokens = torch.where(generated, target[:, 1:], self.padding)
-        return Sampled(tokens, scores.masked_fill(~generated, 0), lengths.clone(), lengths.clone())
+            calls += writing
+            best, word = self.continued(source, target[:, : place + 1], memory)[:, -1].float().log_softmax(-1).max(-1)
+            writing = writing & (word < self.words)
+            target[:, place + 1] = torch.where(writing, word, self.padding)
+            scores[:, place] = best.masked_fill(~writing, 0)
+            if not bool(writing.any()):
+                break
+        return Sampled(target[:, 1:], scores, calls, calls.clone())
 
 
 @torch.no_grad()

@@ -110,7 +110,8 @@ class Decoder:
         source, lengths = source.to(device), lengths.to(device)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, setting.steps, part))
         if params.decoder == "left_to_right":
-            return model.continue_greedily(source, lengths, width)
+            # It is told no length; the end is one more position.
+            return model.continue_greedily(source, model.network.context - 1)
         blank, generated = model.blank(lengths, width)
         denoiser = model.bound_to(source, lengths)
         if params.decoder == "ancestral":

@@ -34,6 +34,7 @@ def describe(params: TrainParams, words: int) -> dict[str, Any]:
         DENOISER,
         words=words,
         length_head=params.objective != "causal",
+        ends=params.objective == "causal",
         context=params.context,
         width=params.width,
         encoder_layers=params.encoder_layers,

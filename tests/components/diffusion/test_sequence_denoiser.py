@@ -88,23 +88,31 @@ def test_decoding_is_the_same_alone_and_in_a_padded_batch():
 
 
 @torch.no_grad()
-def test_the_causal_network_looks_back_only_and_writes_what_its_logits_say():
-    model = denoiser(causal=True, length_head=False)
+def test_the_causal_network_looks_back_only_and_writes_what_its_logits_say_until_the_end():
+    model = denoiser(causal=True, length_head=False, ends=True)
+    # Untrained, it would end everywhere or nowhere.
+    for parameter in model.parameters():
+        parameter.mul_(3 if parameter.dim() > 1 else 1)
+    model.end.bias.fill_(1.5)
     source, target = items(model)
     changed = target.clone()
     changed[:, 4:] = (changed[:, 4:] + 1).clamp(max=5)
     both = [model(source, tokens)[:, :4] for tokens in (target, changed)]
     assert torch.equal(*both)
-    lengths = torch.tensor([3, 5, 2, 4, 6])
-    written = model.continue_greedily(source, lengths)
-    start = torch.full((5, 1), model.start)
-    logits = model(source, torch.cat([start, written.tokens.masked_fill(written.tokens == model.padding, 0)], 1))[:, :6]
-    generated = torch.arange(6) < lengths[:, None]
-    assert torch.equal(written.tokens[generated], logits.argmax(-1)[generated])
-    assert bool((written.tokens[~generated] == model.padding).all())
-    torch.testing.assert_close(
-        written.scores[generated], logits.log_softmax(-1).max(-1).values[generated], atol=1e-5, rtol=0
-    )
+    written = model.continue_greedily(source, 7)
+    said = (written.tokens != model.padding).sum(1)
+    assert len(set(said.tolist())) > 2, "some end at once, some later and some never; choose another bias"
+    for row in range(5):
+        length = int(said[row])
+        assert bool((written.tokens[row, length:] == model.padding).all())
+        before = torch.cat([torch.tensor([model.start]), written.tokens[row, :length]])[None]
+        logits = model.continued(source[row : row + 1], before)[0]
+        assert logits[:length].argmax(-1).tolist() == written.tokens[row, :length].tolist()
+        best = logits[:length].log_softmax(-1).max(-1).values
+        torch.testing.assert_close(written.scores[row, :length], best, atol=1e-5, rtol=0)
+        ended = length < 7
+        assert not ended or int(logits[length].argmax()) == model.words
+        assert int(written.calls[row]) == length + ended
 
 
 def test_coupled_training_averages_the_losses_of_both_times():
@@ -126,13 +134,18 @@ def test_coupled_training_averages_the_losses_of_both_times():
 
 
 def test_mask_predict_and_causal_losses_are_cross_entropies_of_their_tokens():
-    model = denoiser()
+    model = denoiser(ends=True)
     batch = items(model)
     loss, parts = CausalObjective(0.0)(model, batch, torch.Generator())
-    start = torch.full((5, 1), model.start)
-    logits = model(batch.source, torch.cat([start, batch.target[:, :-1]], 1))
     present = model.present(batch.target)
-    expected = F.cross_entropy(logits[present], batch.target[present])
+    nats = []
+    for row, length in enumerate(present.sum(1).tolist()):
+        words = batch.target[row, :length].tolist()
+        before = torch.full((1, batch.target.shape[1] + 1), model.padding)
+        before[0, : length + 1] = torch.tensor([model.start, *words])
+        log = model.continued(batch.source[row : row + 1], before)[0].log_softmax(-1)
+        nats += [-log[place, word] for place, word in enumerate([*words, model.words])]
+    expected = torch.stack(nats).mean()
     torch.testing.assert_close(parts["token_loss"], expected)
     torch.testing.assert_close(loss, expected + LENGTH_WEIGHT * parts["length_loss"])
 
