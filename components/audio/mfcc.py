@@ -38,8 +38,21 @@ def slopes(frames: Tensor) -> Tensor:
     return F.conv1d(padded, kernel, groups=frames.shape[-1]).transpose(1, 2)
 
 
-def with_slopes(log_mel: Tensor, count: int = 13) -> Tensor:
-    """Return cepstra, their slopes and the slopes of these, (B, T, 3 C), of log-mel frames (B, T, M)."""
-    static = cepstra(log_mel, count)
-    first = slopes(static)
-    return torch.cat([static, first, slopes(first)], -1)
+def with_slopes(log_mel: Tensor, lengths: Tensor, count: int = 13) -> Tensor:
+    """Return cepstra, their slopes and the slopes of these, (B, T, 3 C).
+
+    Args:
+        log_mel: Log-mel frames (B, T, M).
+        lengths: Frames of each utterance, int64 (B,); behind its end the last frame is repeated, so that an utterance
+            gets what it would get alone.
+        count: C.
+    """
+    static = _held(cepstra(log_mel, count), lengths)
+    first = _held(slopes(static), lengths)
+    return torch.cat([static, first, _held(slopes(first), lengths)], -1)
+
+
+def _held(frames: Tensor, lengths: Tensor) -> Tensor:
+    places = torch.arange(frames.shape[1], device=frames.device)
+    places = torch.minimum(places, (lengths[:, None] - 1).clamp(min=0))
+    return frames.gather(1, places[..., None].expand_as(frames))

@@ -77,16 +77,17 @@ class SSLKMeans(nn.Module):
         return getattr(self, _name(layer, size))
 
     @torch.no_grad()
-    def fit(self, features: dict[int, Tensor], seed: int) -> None:
-        """Make the centres of all streams from features (N, D) of every layer they use, training audio only.
+    def fit_layer(self, layer: int, features: Tensor, seed: int) -> None:
+        """Make the centres of all streams of a layer from its features (N, D), training audio only.
 
         Raises:
-            SSLKMeansError: A layer is missing.
+            SSLKMeansError: No stream uses this layer.
         """
-        for layer, size in self.streams:
-            if layer not in features:
-                raise SSLKMeansError(f"Stream ({layer}, {size}) needs features of layer {layer}; give them.")
-            made = minibatch_kmeans(features[layer], size, seed=derive_seed(seed, layer, size))
+        sizes = [size for at, size in self.streams if at == layer]
+        if not sizes:
+            raise SSLKMeansError(f"No stream uses layer {layer}; there are {self.streams}.")
+        for size in sizes:
+            made = minibatch_kmeans(features, size, seed=derive_seed(seed, layer, size))
             self.centres(layer, size).copy_(made)
 
     @torch.no_grad()

@@ -18,4 +18,14 @@ def test_the_slope_of_a_line_is_its_slope_and_elsewhere_the_regression():
     frames = torch.randn(1, 9, 2, generator=torch.Generator().manual_seed(0))
     expected = sum(n * (frames[:, 4 + n] - frames[:, 4 - n]) for n in (1, 2)) / 10
     torch.testing.assert_close(slopes(frames)[:, 4], expected)
-    assert with_slopes(torch.randn(2, 7, 40)).shape == (2, 7, 39)
+
+
+def test_an_utterance_has_the_same_slopes_alone_and_beside_a_longer_one():
+    frames = torch.randn(2, 12, 40, generator=torch.Generator().manual_seed(0))
+    together = with_slopes(frames, torch.tensor([12, 7]))
+    assert together.shape == (2, 12, 39)
+    alone = with_slopes(frames[1:, :7], torch.tensor([7]))
+    torch.testing.assert_close(together[1, :7], alone[0])
+    static = cepstra(frames[:1])
+    expected = torch.cat([static, slopes(static), slopes(slopes(static))], -1)
+    torch.testing.assert_close(together[:1], expected)

@@ -18,7 +18,8 @@ def fitted():
     waveform, samples = spoken([8_000, 5_000])
     features, frames = model.encoder.features(waveform, samples, (1, 2))
     inside = torch.arange(features[0].shape[1]) < frames[:, None]
-    model.fit({layer: each[inside] for layer, each in zip((1, 2), features, strict=True)}, seed=0)
+    for layer, each in zip((1, 2), features, strict=True):
+        model.fit_layer(layer, each[inside], seed=0)
     return model, waveform, samples, features, inside
 
 
@@ -42,8 +43,8 @@ def test_some_of_the_streams_are_the_same_units():
         model.only([(3, 5)])
 
 
-def test_no_gradient_reaches_the_encoder_and_a_missing_layer_is_named():
+def test_no_gradient_reaches_the_encoder_and_a_layer_without_a_stream_is_named():
     model, *_ = fitted()
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    with pytest.raises(SSLKMeansError, match="layer 1"):
-        model.fit({2: torch.zeros(9, 16)}, seed=0)
+    with pytest.raises(SSLKMeansError, match="layer 0"):
+        model.fit_layer(0, torch.zeros(9, 16), seed=0)
