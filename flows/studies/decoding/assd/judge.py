@@ -80,13 +80,13 @@ class _Figures(RunFigures):
             "Verified drafts never take more calls than tokens (dashed), and fewer where drafts are accepted. Tokens "
             "that are not verified take 1/k calls, at the price that the next figure shows."
         )
-        with self.figure("calls", caption, 1, 1, (5.2, 3.6)) as (_, axes):
+        with self.figure("calls", caption, 1, 1, (7.4, 3.6)) as (_, axes):
             axis = axes[0][0]
             axis.axhline(1, color="#8a8a8a", linestyle="--", linewidth=1, label="as many calls as tokens")
             self.lines(axis, arms, "calls_per_token")
             axis.set_ylabel("network calls per token")
             axis.set_ylim(0, None)
-            axis.legend(fontsize=7)
+            axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
 
     def judged(self, arms: list[str]) -> None:
         caption = (
@@ -94,13 +94,13 @@ class _Figures(RunFigures):
             "are seeds, dashed the held-out texts as they were. Verified drafts stay where one token after the other "
             "is; tokens written without seeing each other drift away from it, the more of them at once the further."
         )
-        with self.figure("judge-nll", caption, 1, 1, (5.2, 3.6)) as (_, axes):
+        with self.figure("judge-nll", caption, 1, 1, (7.4, 3.6)) as (_, axes):
             axis = axes[0][0]
             self.lines(axis, arms, "judge_nll")
             level = np.mean([frame["value"].mean() for _, frame in self.values("assd_self", "original_nll")])
             axis.axhline(level, color="#8a8a8a", linestyle="--", linewidth=1, label="the original texts")
             axis.set_ylabel("judge NLL (nats/token)")
-            axis.legend(fontsize=7)
+            axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
 
     def acceptance(self, arms: list[str]) -> None:
         caption = (
@@ -108,7 +108,7 @@ class _Figures(RunFigures):
             "judged). The network's own first draft has the law that it is verified against and is always accepted; "
             "later ones were drawn without seeing those before them. Small dots are seeds."
         )
-        with self.figure("acceptance", caption, 1, 1, (5.2, 3.4)) as (_, axes):
+        with self.figure("acceptance", caption, 1, 1, (7.4, 3.4)) as (_, axes):
             axis = axes[0][0]
             for arm in arms:
                 label, colour, marker = _FILLERS[arm]
@@ -128,7 +128,7 @@ class _Figures(RunFigures):
             axis.set_xlabel("place in the draft")
             axis.set_ylabel("share accepted")
             axis.set_ylim(0, 1.03)
-            axis.legend(fontsize=7)
+            axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
 
     def orders(self) -> None:
         caption = (
