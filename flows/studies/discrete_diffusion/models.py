@@ -34,7 +34,6 @@ def describe(params: TrainParams, words: int) -> dict[str, Any]:
         DENOISER,
         words=words,
         length_head=params.objective != "causal",
-        ends=params.objective == "causal",
         context=params.context,
         width=params.width,
         encoder_layers=params.encoder_layers,
@@ -43,6 +42,7 @@ def describe(params: TrainParams, words: int) -> dict[str, Any]:
         feed_forward=params.feed_forward,
         dropout=params.dropout,
         causal=params.objective == "causal",
+        **({"ends": True} if params.objective == "causal" else {}),
     )
 
 
