@@ -41,6 +41,7 @@ def minibatch_kmeans(
         max_iter=passes,
         n_init=starts,
         random_state=seed % (1 << 32),
+        max_no_improvement=50,
         reassignment_ratio=0.01,
     )
     with warnings.catch_warnings():

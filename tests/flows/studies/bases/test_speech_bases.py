@@ -1,0 +1,155 @@
+"""The recipes of what hears speech, on tones that stand for it; each builds on those before."""
+
+import polars as pl
+import pytest
+import torch
+
+from components.audio.mel_vocoder import MelVocoder
+from components.bases import load_model, save_base, specification
+from components.data.speech import read_speech
+from components.speech.judge import load_judge
+from components.training.determinism import reset
+from flows.studies.bases import ctc_judge, speaker_judge, speech_units, ssl_encoder, unit_vocoder
+from flows.studies.bases.ctc_judge_params import Params as JudgeParams
+from flows.studies.bases.speaker_judge_params import Params as SpeakerParams
+from flows.studies.bases.speech_units_params import Params as UnitParams
+from flows.studies.bases.ssl_encoder_params import Params as EncoderParams
+from flows.studies.bases.unit_vocoder_params import Params as VocoderParams
+from flows.studies.context import StageContext
+from tests.support import tone_speech
+
+JUDGE = {
+    "channels": 16, "hidden": 16, "batch_size": 4, "steps": 3, "warmup_steps": 1, "resynthesis_iterations": 2,
+    "beams": 4,
+}  # fmt: skip
+SPEAKER = {"channels": 8, "width": 4, "batch_size": 4, "steps": 3, "seconds": 0.5}
+ENCODER = {
+    "width": 16, "layers": 2, "heads": 2, "feed_forward": 32, "position_kernel": 7, "codes": 6, "target_layer": 2,
+    "first_steps": 2, "second_steps": 3, "batch_size": 4, "seconds": 0.5, "denoise": True,
+}  # fmt: skip
+UNITS = {"layers": (1, 2), "codes": (4, 8), "stored_layers": (2,)}
+VOCODER = {"streams": ((2, 8), (1, 4)), "width": 8, "blocks": 1, "steps": 3, "batch_size": 4, "seconds": 0.5}
+RECIPES = {
+    "ctc-judge": (ctc_judge, JudgeParams, JUDGE),
+    "speaker-judge": (speaker_judge, SpeakerParams, SPEAKER),
+    "ssl-base": (ssl_encoder, EncoderParams, ENCODER),
+    "speech-units": (speech_units, UnitParams, UNITS),
+    "unit-vocoder": (unit_vocoder, VocoderParams, VOCODER),
+}
+
+
+def run(name, inputs, root, seed=0, **settings) -> StageContext:
+    recipe, params, small = RECIPES[name]
+    for directory in ("run", "log", "checkpoint"):
+        (root / directory).mkdir(parents=True)
+    stage = StageContext(
+        "base", name, "", "", seed, "small", params(**(small | settings)), inputs,
+        root / "run", root / "log", root / "checkpoint",
+    )  # fmt: skip
+    reset(0)
+    recipe.train(stage)
+    return stage
+
+
+def values(stage) -> dict[str, float]:
+    metrics = pl.read_parquet(stage.output / "metrics.parquet").group_by("metric").agg(pl.col("value").mean())
+    return dict(metrics.select("metric", "value").iter_rows())
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    return tone_speech.make_all(tmp_path_factory.mktemp("speech"))
+
+
+@pytest.fixture(scope="module")
+def bases(speech, tmp_path_factory):
+    """Every base, made of the ones before it."""
+    root, stages = tmp_path_factory.mktemp("bases"), {}
+    vocoder = {"width": 8, "blocks": 1}
+    (root / "mel-vocoder").mkdir()
+    torch.manual_seed(0)
+    save_base(
+        root / "mel-vocoder", MelVocoder(**vocoder), specification("components.audio.mel_vocoder", **vocoder), "card"
+    )
+    needs = {"speech-units": ("ssl-base",), "unit-vocoder": ("speech-units", "mel-vocoder", "ctc-judge")}
+    for name in RECIPES:
+        found = {
+            f"bases/{need}": stages[need].output if need in stages else root / need for need in needs.get(name, ())
+        }
+        stages[name] = run(name, speech | found, root / name)
+    return stages
+
+
+def test_every_recipe_writes_a_model_a_card_and_its_metrics(bases):
+    expected = {
+        "ctc-judge": {f"{rate}_{name}" for rate in ("wer", "cer") for name in ("digits", "sentences", "held_out")},
+        "speaker-judge": {"eer", "eer_digits", "eer_sentences", "eer_held_out"},
+        "ssl-base": {"phone_information", "phone_purity", "phone_information_gain"},
+        "speech-units": {"normalised_information", "phone_purity", "usage", "perplexity"},
+        "unit-vocoder": {"mel_error", "wer_mel", "wer_units"},
+    }
+    for name, stage in bases.items():
+        assert set(values(stage)) == expected[name]
+        assert f"# {name}" in (stage.output / "card.md").read_text()
+        assert isinstance(load_model(stage.output), torch.nn.Module)
+        if name != "speech-units":
+            assert (stage.output / "curves.parquet").is_file()
+
+
+def test_the_judge_reads_what_the_recipe_measured(bases, speech):
+    judge = load_judge(bases["ctc-judge"].output)
+    assert {"zero", "seven", *tone_speech.WORDS} == set(judge.words) - {
+        "three", "four", "five", "eight",
+    }  # fmt: skip
+    heard = judge.transcribe(read_speech(speech["data/fsdd-connected"], "test").waveforms())
+    assert len(heard) == 6
+    assert all(word in judge.words for text in heard for word in text.split())
+
+
+def test_stored_units_are_those_that_the_tokenizer_gives(bases, speech):
+    tokenizer = load_model(bases["speech-units"].output)
+    spoken = read_speech(speech["data/espeak-sent"], "test")
+    stored = speech_units.stored_units(bases["speech-units"].output, "espeak-sent", 2, 8)
+    assert len(stored) == 12 + 2 + 6 + 4
+    for row, name in enumerate(spoken.names):
+        wave = spoken.waveform(row)
+        units = tokenizer.only([(2, 8)]).encode(wave[None], torch.tensor([len(wave)]))[0, :, 0]
+        assert stored[name] == units.tolist()
+
+
+def test_two_trainings_of_the_encoder_go_into_one_curve_table_under_two_names(bases):
+    curves = pl.read_parquet(bases["ssl-base"].output / "curves.parquet")
+    last = dict(curves.group_by("series").agg(pl.col("step").max()).iter_rows())
+    assert last["iteration_1_masked_accuracy"] == 2
+    assert last["iteration_2_loss"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ctc-judge", "ssl-base", "speaker-judge"])
+def test_training_twice_gives_the_same_bytes(name, bases, speech, tmp_path):
+    again = run(name, speech, tmp_path)
+    for file in ("model.safetensors", "config.json", "metrics.parquet", "curves.parquet", "card.md"):
+        assert (again.output / file).read_bytes() == (bases[name].output / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_judge_learns_to_read_tones(speech, tmp_path):
+    stage = run(
+        "ctc-judge", speech, tmp_path, channels=32, hidden=32, steps=250, learning_rate=5e-3, batch_size=8, dropout=0.0
+    )
+    assert values(stage)["wer_digits"] < 0.2
+
+
+@pytest.mark.slow
+def test_the_speaker_judge_learns_to_tell_pitches_apart(speech, tmp_path):
+    stage = run("speaker-judge", speech, tmp_path, steps=80, learning_rate=1e-2)
+    assert values(stage)["eer"] < 0.2
+
+
+@pytest.mark.slow
+def test_masked_frames_are_predicted_and_units_name_phonemes(speech, tmp_path):
+    stage = run("ssl-base", speech, tmp_path, first_steps=60, second_steps=150, learning_rate=5e-3, denoise=False)
+    curves = pl.read_parquet(stage.output / "curves.parquet").filter(pl.col("series") == "iteration_2_masked_accuracy")
+    assert curves.sort("step")["value"][-1] > 0.4
+    information = pl.read_parquet(stage.output / "metrics.parquet").filter(pl.col("metric") == "phone_information")
+    assert information["value"].min() > 0.5
