@@ -14,7 +14,7 @@ class Params(StudyParams):
     """Channels of the two convolutions."""
     hidden: int = Field(160, ge=4)
     """Channels of one direction of a recurrent layer."""
-    steps: int = Field(8_000, ge=1)
+    steps: int = Field(10_000, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(16, ge=1)
     """Utterances per step."""
@@ -30,9 +30,9 @@ class Params(StudyParams):
     """Most training utterances of each data set."""
     test_utterances: int = Field(100_000, ge=2)
     """Most utterances of each set that is measured."""
-    resynthesised_share: float = Field(0.12, ge=0, lt=1)
+    resynthesised_share: float = Field(0.2, ge=0, lt=1)
     """Utterances that are there a second time, rendered by Griffin-Lim from their mel bands, over the training set."""
-    resynthesis_iterations: int = Field(16, ge=1)
+    resynthesis_iterations: int = Field(24, ge=1)
     """Projections of Griffin-Lim."""
     beams: int = Field(16, ge=1)
     """Prefixes that the search keeps."""
