@@ -24,8 +24,8 @@ from components.data.sentences import Trigrams, vocabulary
 from components.data.speech import FILE, SAMPLE_RATE, SCHEMA, SpeechError
 
 ACCENTS = (
+    "en",
     "en-029",
-    "en-gb",
     "en-gb-scotland",
     "en-gb-x-gbclan",
     "en-gb-x-gbcwmd",
@@ -34,7 +34,7 @@ ACCENTS = (
     "en-us-nyc",
 )
 _VARIANTS = ("m1", "m3", "m4", "m8", "f1", "f2", "f4", "f5")
-_HELD_OUT = ("en-029+m7", "en-gb+f3", "en-gb-scotland+m2", "en-us+linda")
+_HELD_OUT = ("en-029+m7", "en+f3", "en-gb-scotland+m2", "en-us+linda")
 _WORDS = 300
 _UTTERANCES = {"train": 12_000, "dev": 200, "test": 400, "held_out": 400}
 _LONGEST = 8

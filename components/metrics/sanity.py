@@ -84,6 +84,54 @@ def _spectra(louder: float) -> float:
     return float(log_spectral_distance(spectra + louder, spectra).mean())
 
 
+def _voice() -> Tensor:
+    """One second of a voice-like sound at 8 kHz: syllables, a pitch gliding from 100 to 150 Hz, a little noise."""
+    import torch
+
+    time = torch.arange(8_000, dtype=torch.float64) / 8_000
+    phase = 2 * math.pi * (100 * time + 25 * time.square())
+    harmonics = sum(torch.sin(order * phase) / order for order in range(1, 12))
+    noise = 0.01 * torch.randn(8_000, generator=torch.Generator().manual_seed(1))
+    return (0.2 * harmonics * (1.1 + torch.sin(2 * math.pi * 4 * time)) / 2).float() + noise
+
+
+def _heard(measure: str, change: str) -> float:
+    """Score a voice that was changed in one way against itself."""
+    import torch
+
+    from components.audio.spectra import LogMelFrames
+    from components.metrics import speech_quality
+
+    voice = _voice()
+    noise = 0.1 * torch.randn(8_000, generator=torch.Generator().manual_seed(0))
+    changed = {
+        "copy": voice,
+        "half": voice / 2,
+        "inverted": -voice,
+        "silent": torch.zeros_like(voice),
+        "noise": noise,
+        "late": voice.roll(4),
+        "clipped": voice.clamp(-0.1, 0.1),
+    }[change]
+    frames = [LogMelFrames()] if measure.startswith("mel") else []
+    return getattr(speech_quality, measure)(changed, voice, *frames)
+
+
+def _alike(sign: float) -> float:
+    import torch
+
+    from components.metrics.speech_quality import speaker_similarity
+
+    vectors = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    return float(speaker_similarity(sign * vectors, vectors).mean())
+
+
+def _misheard(counted: str, transcript: str) -> float:
+    from components.metrics import word_error
+
+    return word_error.error_rate(getattr(word_error, counted)([transcript], ["one two three four"]))
+
+
 def _rank(equal: bool = False) -> float:
     import torch
 
@@ -352,6 +400,91 @@ def gates() -> tuple[Gate, ...]:
         ),
         _exactly("metrics.audio.log_spectral_distance", "a copy", 0.0, lambda: _spectra(0.0)),
         _exactly("metrics.audio.log_spectral_distance", "3 dB louder everywhere", 3.0, lambda: _spectra(3.0)),
+        _exactly("metrics.speech_quality.mel_distance", "a copy", 0.0, lambda: _heard("mel_distance", "copy")),
+        _about(
+            "metrics.speech_quality.mel_distance", "half as loud", 6.02, lambda: _heard("mel_distance", "half"), 0.3
+        ),
+        Gate(
+            "metrics.speech_quality.mel_distance",
+            "silence",
+            "more than 20 dB",
+            lambda: _heard("mel_distance", "silent"),
+            20.0,
+            80.0,
+        ),
+        _exactly(
+            "metrics.speech_quality.mel_cepstral_distortion",
+            "a copy",
+            0.0,
+            lambda: _heard("mel_cepstral_distortion", "copy"),
+        ),
+        _about(
+            "metrics.speech_quality.mel_cepstral_distortion",
+            "half as loud: loudness does not count",
+            0.0,
+            lambda: _heard("mel_cepstral_distortion", "half"),
+            0.6,
+        ),
+        Gate(
+            "metrics.speech_quality.mel_cepstral_distortion",
+            "clipped",
+            "more than 1 dB",
+            lambda: _heard("mel_cepstral_distortion", "clipped"),
+            1.0,
+            80.0,
+        ),
+        _about("metrics.speech_quality.si_sdr", "a copy", 100.0, lambda: _heard("si_sdr", "copy"), 0.1),
+        _about("metrics.speech_quality.si_sdr", "half as loud", 100.0, lambda: _heard("si_sdr", "half"), 0.1),
+        Gate(
+            "metrics.speech_quality.si_sdr", "noise", "less than -20 dB", lambda: _heard("si_sdr", "noise"), -101, -20
+        ),
+        Gate(
+            "metrics.speech_quality.si_sdr",
+            "half a millisecond late",
+            "less than 15 dB: a delay counts as distortion",
+            lambda: _heard("si_sdr", "late"),
+            -101.0,
+            15.0,
+        ),
+        _about("metrics.speech_quality.stoi", "a copy", 1.0, lambda: _heard("stoi", "copy"), 1e-3),
+        _about("metrics.speech_quality.stoi", "half as loud", 1.0, lambda: _heard("stoi", "half"), 1e-3),
+        Gate("metrics.speech_quality.stoi", "noise", "less than 0.4", lambda: _heard("stoi", "noise"), -1.0, 0.4),
+        _exactly("metrics.speech_quality.pitch_errors", "a copy", 0.0, lambda: _heard("pitch_errors", "copy").cents),
+        _exactly(
+            "metrics.speech_quality.pitch_errors",
+            "upside down: pitch has no sign",
+            0.0,
+            lambda: _heard("pitch_errors", "inverted").cents,
+        ),
+        Gate(
+            "metrics.speech_quality.pitch_errors",
+            "silence",
+            "more than 0.8 of the frames lose their voice",
+            lambda: _heard("pitch_errors", "silent").voicing,
+            0.8,
+            1.0,
+        ),
+        _about("metrics.speech_quality.speaker_similarity", "a copy", 1.0, lambda: _alike(1.0), 1e-5),
+        _about("metrics.speech_quality.speaker_similarity", "the opposite", -1.0, lambda: _alike(-1.0), 1e-5),
+        _exactly(
+            "metrics.word_error.error_rate",
+            "the reference",
+            0.0,
+            lambda: _misheard("word_errors", "one two three four"),
+        ),
+        _exactly(
+            "metrics.word_error.error_rate",
+            "one word of four wrong, one left out",
+            0.5,
+            lambda: _misheard("word_errors", "one ten four"),
+        ),
+        _exactly("metrics.word_error.error_rate", "nothing heard", 1.0, lambda: _misheard("word_errors", "")),
+        _exactly(
+            "metrics.word_error.error_rate",
+            "two characters of 18 wrong",
+            2 / 18,
+            lambda: _misheard("character_errors", "one two three fear"),
+        ),
         _exactly("metrics.link_prediction.filtered_ranks", "equal scores for 9 nodes", 5.0, lambda: _rank(equal=True)),
         _exactly("metrics.link_prediction.filtered_ranks", "only known answers score higher", 1.0, _rank),
         _exactly(

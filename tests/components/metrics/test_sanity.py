@@ -19,6 +19,7 @@ NO_SCORE = {
     "metrics.numeric.decimal_value",
     "metrics.numeric.parse_numbers",
     "metrics.rouge.common_subsequence",
+    "metrics.speech_quality.pitch",
     "metrics.stats.grouped_jackknife",
     "metrics.stats.jackknife_influence",
     "metrics.stats.jackknife_variance",
@@ -29,6 +30,8 @@ NO_SCORE = {
     "metrics.text_generation.chrf_counts",
     "metrics.text_generation.chrf_of",
     "metrics.text_generation.corpus_influence",
+    "metrics.word_error.character_errors",
+    "metrics.word_error.word_errors",
 }
 
 
