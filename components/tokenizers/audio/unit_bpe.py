@@ -15,11 +15,17 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+
 from components.errors import TesseraError
 from components.tokenizers.text import bpe
 
 _FIRST = 0xF0000  # plane 15 is private: no text rule of any library applies to its characters
 _MOST = 0xFFFE
+_BOUNDARY = -1  # between utterances
 
 
 class UnitBPEError(TesseraError):
@@ -84,11 +90,7 @@ def train(
     Raises:
         UnitBPEError: A unit is outside 0 .. U - 1, or V is smaller than U.
     """
-    if not 1 <= base_size <= _MOST or vocabulary_size < base_size:
-        raise UnitBPEError(
-            f"base_size is {base_size}, vocabulary_size {vocabulary_size}; expected 1 <= base_size <= vocabulary_size "
-            f"and at most {_MOST} base units."
-        )
+    _check_sizes(base_size, vocabulary_size)
     texts = []
     for units in utterances:
         _check(units, base_size)
@@ -100,6 +102,59 @@ def train(
         pieces = f"{mark}|[^{mark}]+"
     alphabet = _characters(range(base_size))
     return UnitBPE(bpe.train(texts, vocabulary_size, alphabet=alphabet, pieces=pieces))
+
+
+def train_random(
+    utterances: Iterable[Sequence[int]], vocabulary_size: int, *, base_size: int, generator: torch.Generator
+) -> UnitBPE:
+    """Learn as many merges of pairs drawn at random: the control that tells frequency from shortening.
+
+    Every merge is drawn evenly among the different pairs that are neighbours after the merges before it.
+
+    Args:
+        utterances: Units of each utterance; merges do not cross from one into another.
+        vocabulary_size: V, base units included. Fewer come out when no pair is left.
+        base_size: U.
+        generator: Draws the pairs.
+
+    Raises:
+        UnitBPEError: As in `train`.
+    """
+    _check_sizes(base_size, vocabulary_size)
+    parts = []
+    for units in utterances:
+        _check(units, base_size)
+        parts += [np.asarray(units, dtype=np.int64), np.array([_BOUNDARY])]
+    tokens = np.concatenate(parts) if parts else np.array([_BOUNDARY])
+    spelled, merges = [_characters([unit]) for unit in range(base_size)], []
+    while len(spelled) < vocabulary_size:
+        inside = (tokens[:-1] != _BOUNDARY) & (tokens[1:] != _BOUNDARY)
+        pairs = np.unique(tokens[:-1][inside] * vocabulary_size + tokens[1:][inside])
+        # A pair that spells an existing token would be no new token.
+        known = set(spelled)
+        pairs = [divmod(int(pair), vocabulary_size) for pair in pairs]
+        pairs = [(left, right) for left, right in pairs if spelled[left] + spelled[right] not in known]
+        if not pairs:
+            break
+        left, right = pairs[int(torch.randint(len(pairs), (), generator=generator))]
+        merges.append((spelled[left], spelled[right]))
+        spelled.append(spelled[left] + spelled[right])
+        tokens = _merged(tokens, left, right, len(spelled) - 1)
+    vocabulary = {token: place for place, token in enumerate(spelled)}
+    return UnitBPE(bpe.BytePairTokenizer(Tokenizer(BPE(vocab=vocabulary, merges=merges))))
+
+
+def _merged(tokens: np.ndarray, left: int, right: int, new: int) -> np.ndarray:
+    """Replace every pair, from the left, by a new token."""
+    starts = np.flatnonzero((tokens[:-1] == left) & (tokens[1:] == right))
+    if left == right and len(starts):
+        # In a run of equal tokens every second one starts a pair.
+        runs = np.cumsum(np.diff(starts, prepend=starts[0]) != 1)
+        firsts = starts[np.searchsorted(runs, runs)]
+        starts = starts[(starts - firsts) % 2 == 0]
+    tokens = tokens.copy()
+    tokens[starts] = new
+    return np.delete(tokens, starts + 1)
 
 
 def load(path: Path) -> UnitBPE:
@@ -118,6 +173,14 @@ def _characters(units: Iterable[int]) -> str:
 
 def _units(text: str) -> list[int]:
     return [ord(character) - _FIRST for character in text]
+
+
+def _check_sizes(base_size: int, vocabulary_size: int) -> None:
+    if not 1 <= base_size <= _MOST or vocabulary_size < base_size:
+        raise UnitBPEError(
+            f"base_size is {base_size}, vocabulary_size {vocabulary_size}; expected 1 <= base_size <= vocabulary_size "
+            f"and at most {_MOST} base units."
+        )
 
 
 def _check(units: Sequence[int], size: int) -> None:

@@ -4,10 +4,11 @@ import itertools
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.tokenizers.audio.unit_bpe import UnitBPEError, collapsed, load, train
+from components.tokenizers.audio.unit_bpe import UnitBPEError, collapsed, load, train, train_random
 
 SIZE = 6
 utterances = st.lists(st.lists(st.integers(0, SIZE - 1), max_size=15), min_size=1, max_size=8)
@@ -51,6 +52,40 @@ def test_merges_cross_no_utterance_and_with_a_separator_no_word():
     apart, across = (train(words, 12, base_size=SIZE, separator=mark).expansions for mark in (5, None))
     assert not any(len(units) > 1 and 5 in units for units in apart)
     assert any(len(units) > 1 and 5 in units for units in across)
+
+
+@settings(deadline=None, max_examples=40)
+@given(utterances, st.lists(st.integers(0, SIZE - 1), max_size=20), st.integers(0, 99))
+def test_random_merges_are_of_neighbours_and_invertible(corpus, units, seed):
+    one, two = (
+        train_random(corpus, SIZE + 5, base_size=SIZE, generator=torch.Generator().manual_seed(seed)) for _ in range(2)
+    )
+    assert one.expansions == two.expansions
+    assert one.decode(one.encode(units)) == units
+    encoded = [one.encode(each) for each in corpus]
+    # Every merge was there to be made, so it stood as neighbours in some utterance.
+    for expansion in one.expansions[SIZE:]:
+        size = len(expansion)
+        assert any(expansion == tuple(each[at : at + size]) for each in corpus for at in range(len(each) - size + 1))
+    if one.vocabulary_size < SIZE + 5:
+        # No pair was left that would have been a new token.
+        left = {one.expansions[a] + one.expansions[b] for each in encoded for a, b in itertools.pairwise(each)}
+        assert left <= set(one.expansions)
+
+
+def test_a_run_of_equal_units_is_merged_in_pairs_from_the_left():
+    made = train_random([[3, 3, 3, 3, 3]], SIZE + 1, base_size=SIZE, generator=torch.Generator())
+    assert made.expansions[SIZE] == (3, 3)
+    assert made.encode([3, 3, 3, 3, 3]) == [SIZE, SIZE, 3]
+
+
+def test_random_pairs_are_drawn_whatever_their_frequency():
+    corpus = [[0, 1] * 50, [2, 3]]
+    firsts = {
+        train_random(corpus, SIZE + 1, base_size=SIZE, generator=torch.Generator().manual_seed(seed)).expansions[SIZE]
+        for seed in range(40)
+    }
+    assert firsts == {(0, 1), (1, 0), (2, 3)}
 
 
 def test_a_saved_tokenizer_is_read_back(tmp_path):

@@ -1,5 +1,7 @@
 """The recipes of what hears speech, on tones that stand for it; each builds on those before."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 import torch
@@ -9,7 +11,8 @@ from components.bases import load_model, save_base, specification
 from components.data.speech import read_speech
 from components.speech.judge import load_judge
 from components.training.determinism import reset
-from flows.studies.bases import ctc_judge, speaker_judge, speech_units, ssl_encoder, unit_vocoder
+from flows.declarations.workspace import Workspace
+from flows.studies.bases import ctc_judge, speaker_judge, speech_units, ssl_encoder, unit_vocoder, utterances
 from flows.studies.bases.ctc_judge_params import Params as JudgeParams
 from flows.studies.bases.speaker_judge_params import Params as SpeakerParams
 from flows.studies.bases.speech_units_params import Params as UnitParams
@@ -18,6 +21,7 @@ from flows.studies.bases.unit_vocoder_params import Params as VocoderParams
 from flows.studies.context import StageContext
 from tests.support import tone_speech
 
+ROOT = Path(__file__).parents[4]
 JUDGE = {
     "channels": 16, "hidden": 16, "batch_size": 4, "steps": 3, "warmup_steps": 1, "resynthesis_iterations": 2,
     "beams": 4,
@@ -122,6 +126,42 @@ def test_two_trainings_of_the_encoder_go_into_one_curve_table_under_two_names(ba
     last = dict(curves.group_by("series").agg(pl.col("step").max()).iter_rows())
     assert last["iteration_1_masked_accuracy"] == 2
     assert last["iteration_2_loss"] == 3
+
+
+def test_until_it_is_trained_the_judge_hears_training_utterances_only(speech, tmp_path, monkeypatch):
+    events, fit = [], ctc_judge.fit
+
+    def heard(folder, split, count=None):
+        events.append(split)
+        return read_speech(folder, split, count)
+
+    def fitted(*arguments, **settings):
+        events.append("fit")
+        return fit(*arguments, **settings)
+
+    for module in (ctc_judge, utterances):
+        monkeypatch.setattr(module, "read_speech", heard)
+    monkeypatch.setattr(ctc_judge, "fit", fitted)
+    run("ctc-judge", speech, tmp_path)
+    place = events.index("fit")
+    assert set(events[:place]) == {"train"}
+    assert set(events[place + 1 :]) == {"test", "held_out"}
+
+
+def test_judges_are_built_on_no_system_and_have_the_gates_of_their_definition():
+    bases = Workspace.load(ROOT).bases
+    assert bases["ctc-judge"].bases == bases["speaker-judge"].bases == ()
+    bars = {
+        "ctc-judge": {"wer_digits": 0.05, "wer_sentences": 0.10, "wer_held_out": 0.25},
+        "speaker-judge": {"eer": 0.10},
+        "unit-vocoder": {"wer_units": 0.40, "wer_mel": 0.10},
+    }
+    for name, expected in bars.items():
+        assert {gate.metric: gate.below for gate in bases[name].gates} == expected
+    for seed, suffix in enumerate(("", "-s1", "-s2")):
+        base = bases[f"unit-vocoder{suffix}"]
+        assert base.seed == seed
+        assert f"mel-vocoder{suffix}" in base.bases
 
 
 @pytest.mark.slow
