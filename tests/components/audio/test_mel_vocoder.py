@@ -96,7 +96,7 @@ def test_one_batch_can_be_learnt():
     frames = vocoder.spectra(waves)
     optimiser = torch.optim.AdamW(vocoder.parameters(), 5e-3)
     reached = []
-    for _ in range(40):
+    for _ in range(100):
         found = errors(vocoder(frames), waves, (256,))
         optimiser.zero_grad()
         (15 * found.mel + found.stft).backward()
