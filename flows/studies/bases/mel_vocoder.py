@@ -12,7 +12,6 @@ from components.metrics.tables import MetricTable
 from components.training.determinism import derive_seed
 from components.training.loop import Optimisation, fit
 from flows.studies.bases.rendered_speech import (
-    add_word_errors,
     drawn_stretches,
     flat_mel_distance,
     measure,
@@ -83,9 +82,6 @@ def _measure(stage: StageContext, model: nn.Module, table: MetricTable) -> dict[
             share = found["mel_distance"] / flat_mel_distance(speech)
             table.add("mel_distance_share", share, unit="share", samples=len(speech))
             facts["mel_distance_share"] = share
-            errors = add_word_errors(stage, table, "digit_wer", speech, decoded)
-            if errors is not None:
-                facts["digit_wer"] = errors
     write_examples(stage.output, examples)
     return facts
 
@@ -99,7 +95,6 @@ def _card(stage: StageContext, model: nn.Module, facts: dict[str, float], second
         for name in ("digits", "sentences", "held_out_voices")
         if f"mel_distance_{name}" in facts
     )
-    judged = f" Word errors of the judge on rendered digits: {facts['digit_wer']:.1%}." if "digit_wer" in facts else ""
     return f"""# {stage.paper}
 
 Log-mel frames ({model.bands} bands every 10 ms) to 8 kHz speech: {params.blocks} ConvNeXt blocks of width {params.width} at 100 Hz predict
@@ -109,7 +104,7 @@ magnitudes and phases of a short-time Fourier transform, which is inverted ({cou
   AdamW {params.learning_rate:g} with cosine decay, {params.mel_weight:g} mel + 1 STFT error, seed {stage.seed}. No adversary.
 - On utterances that no training heard:
 {measured}
-- Mel distance of digits: {facts["mel_distance_share"]:.1%} of that of each utterance's mean frame.{judged}
+- Mel distance of digits: {facts["mel_distance_share"]:.1%} of that of each utterance's mean frame.
 - Use: to render frames that other models predict, frozen. `examples/` has WAV files, `examples.png` their spectrograms.
 - Not for: music, noise, other sample rates. Phases are free, so SI-SDR says nothing about how it sounds.
 

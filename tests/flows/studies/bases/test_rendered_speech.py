@@ -16,6 +16,7 @@ from flows.studies.bases import (
     mel_codec_params,
     mel_vocoder,
     mel_vocoder_params,
+    rendered_speech,
     speech_codec,
     speech_codec_params,
 )
@@ -100,6 +101,28 @@ def test_a_codec_is_measured_at_every_rate(inputs, tmp_path):
     card = (given.output / "card.md").read_text()
     assert "| 2 | 0.30 |" in card
     assert (given.output / "examples" / "digits-00000-0-3-kbps.wav").is_file()
+
+
+class Deaf:
+    """A judge that hears the word "one" everywhere."""
+
+    recogniser = torch.nn.Identity()
+
+    def transcribe(self, waveforms):
+        return ["one"] * len(waveforms)
+
+
+def test_the_judge_counts_wrong_words_where_the_base_names_it(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendered_speech, "load_judge", lambda directory: Deaf())
+    params = speech_codec_params.Params(**TINY, **CODES)
+    given = stage({**inputs, "bases/ctc-judge": tmp_path}, tmp_path / "judged", params)
+    speech_codec.train(given)
+    texts = read_speech(inputs["data/fsdd-connected"], "test", 2).texts
+    right = sum("one" in text.split() for text in texts)
+    words = sum(len(text.split()) for text in texts)
+    for kept in (1, 2):
+        assert metrics(given.output)[f"digit_wer_rvq{kept}", ""] == pytest.approx((words - right) / words)
+    assert f"{(words - right) / words:.1%}" in (given.output / "card.md").read_text()
 
 
 def test_a_mel_codec_is_rendered_by_the_vocoder(inputs, vocoder, tmp_path):
