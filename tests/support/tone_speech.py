@@ -11,6 +11,7 @@ from components.data.speech import FILE, SAMPLE_RATE, SCHEMA
 
 WORDS = {"one": "wan", "two": "tuu", "six": "siks", "nine": "nain"}
 _TONES = {symbol: 300 + 250 * place for place, symbol in enumerate(sorted(set("".join(WORDS.values()))))}
+_SPEAKERS = ("ann", "bob", "eve", "fay", "cat", "dan")
 _PHONEME = 720  # samples, 90 ms
 _GAP = 160
 
@@ -20,22 +21,23 @@ def rows(split: str, count: int, speakers: tuple[str, ...], seed: int) -> list[t
     draws = np.random.default_rng(seed)
     found = []
     for number in range(count):
-        place = number % len(speakers)
+        speaker = speakers[number % len(speakers)]
+        place = _SPEAKERS.index(speaker)
         words = [str(word) for word in draws.choice(list(WORDS), size=draws.integers(1, 4))]
         samples, spans, phonemes = np.zeros(_GAP), [], []
         for word in words:
             start = len(samples)
             for symbol in WORDS[word]:
                 time = np.arange(_PHONEME) / SAMPLE_RATE
-                tone = np.sin(2 * np.pi * _TONES[symbol] * (1 + 0.04 * place) * time)
-                tone += 0.3 * place * np.sin(2 * np.pi * 3_000 * time)
+                tone = np.sin(2 * np.pi * _TONES[symbol] * (1 + 0.02 * place) * time)
+                tone += 0.4 * np.sin(2 * np.pi * (2_600 + 200 * place) * time)
                 phonemes.append({"symbol": symbol, "start": len(samples), "end": len(samples) + _PHONEME})
                 samples = np.concatenate([samples, 4_000 * tone * np.hanning(_PHONEME)])
             spans.append({"word": word, "start": start, "end": len(samples)})
             samples = np.concatenate([samples, np.zeros(_GAP)])
         samples += draws.standard_normal(len(samples)) * 20
         name = f"{split}/{number:05}"
-        found.append((name, split, speakers[place], " ".join(words), samples.astype(np.int16), spans, phonemes, []))
+        found.append((name, split, speaker, " ".join(words), samples.astype(np.int16), spans, phonemes, []))
     return found
 
 

@@ -173,22 +173,24 @@ def test_training_twice_gives_the_same_bytes(name, bases, speech, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_judge_learns_to_read_tones(speech, tmp_path):
-    stage = run(
-        "ctc-judge", speech, tmp_path, channels=32, hidden=32, steps=250, learning_rate=5e-3, batch_size=8, dropout=0.0
-    )
-    assert values(stage)["wer_digits"] < 0.2
+def test_the_judge_learns_to_read_tones(tmp_path):
+    speech = tone_speech.make_all(tmp_path / "speech", count=24)
+    small = {"channels": 32, "hidden": 32, "batch_size": 8, "steps": 500, "warmup_steps": 20, "dropout": 0.0}
+    stage = run("ctc-judge", speech, tmp_path / "judge", learning_rate=1e-2, **small)
+    found = values(stage)
+    # Also the voices that no training heard, word by word and letter by letter.
+    assert max(found.values()) < 0.2
 
 
 @pytest.mark.slow
 def test_the_speaker_judge_learns_to_tell_pitches_apart(speech, tmp_path):
     stage = run("speaker-judge", speech, tmp_path, steps=80, learning_rate=1e-2)
-    assert values(stage)["eer"] < 0.2
+    assert values(stage)["eer_digits"] < 0.2
 
 
 @pytest.mark.slow
 def test_masked_frames_are_predicted_and_units_name_phonemes(speech, tmp_path):
-    stage = run("ssl-base", speech, tmp_path, first_steps=60, second_steps=150, learning_rate=5e-3, denoise=False)
+    stage = run("ssl-base", speech, tmp_path, first_steps=60, second_steps=200, learning_rate=5e-3, denoise=False)
     curves = pl.read_parquet(stage.output / "curves.parquet").filter(pl.col("series") == "iteration_2_masked_accuracy")
     assert curves.sort("step")["value"][-1] > 0.4
     information = pl.read_parquet(stage.output / "metrics.parquet").filter(pl.col("metric") == "phone_information")
