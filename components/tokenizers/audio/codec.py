@@ -15,6 +15,7 @@ decoder predicts a spectrum at the rate of its frames); Liu et al. 2022 (ConvNeX
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class SpeechReconstruction(NamedTuple):
     kept: int
 
 
-class QuantizedSpeech(nn.Module):
+class QuantizedSpeech(nn.Module, ABC):
     """What codecs of speech share: a quantizer, how many of its codebooks a training step uses, and bit rates.
 
     Args:
@@ -68,13 +69,13 @@ class QuantizedSpeech(nn.Module):
         self.codebook_sizes = quantizer.codebook_sizes
         self.vectors_per_second = vectors_per_second
 
+    @abstractmethod
     def latents(self, signals: Tensor) -> Tensor:
         """Return the vectors (B, P, C) before quantization."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode_values(self, values: Tensor) -> Tensor:
         """Return the signals of vectors (B, P, C)."""
-        raise NotImplementedError
 
     def draw_step(self, generator: torch.Generator) -> int:
         """Draw what is random in one training step: m, one for the whole batch."""

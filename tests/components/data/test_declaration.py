@@ -40,13 +40,17 @@ def test_the_projects_own_declarations_are_valid_and_name_existing_functions():
             assert callable(resolve(function))
 
 
+# The publisher's clips are lossy files at another rate: what the mirror holds cannot be had from there bit for bit.
+MIRROR_ONLY = {"esc10"}
+
+
 def test_every_source_of_the_projects_data_sets_is_pinned_and_remote():
     for name, data_set in load_declarations(ROOT / "params/data.yaml").items():
         kinds = [source.kind for source in data_set.sources]
         assert data_set.embedded == (set(kinds) <= {"package", "generator"}), name
         if not data_set.embedded:
             assert kinds[0] == "mirror", name
-            assert "origin" in kinds, name
+            assert "origin" in kinds or name in MIRROR_ONLY, name
 
 
 def test_modules_are_those_that_a_code_digest_must_cover():
