@@ -259,6 +259,32 @@ def _class_information(*, shuffled: bool) -> float:
     return float(class_information(codes[:, None], labels, shuffles=4, generator=generator))
 
 
+def _told_apart(kind: str) -> float:
+    import torch
+
+    from components.metrics.verification import equal_error_rate
+
+    same = torch.arange(4000) % 2 == 0
+    scores = {"right": same.double(), "wrong": (~same).double(), "noise": torch.from_numpy(_normal(3, 4000))}
+    return equal_error_rate(scores[kind], same)
+
+
+def _units(field: str, *, told: bool) -> float:
+    import torch
+
+    from components.metrics.unit_quality import unit_quality
+
+    phones = torch.arange(400) % 8
+    return getattr(unit_quality(phones, phones if told else torch.zeros_like(phones)), field)
+
+
+def _interval(values: np.ndarray) -> float:
+    from components.metrics.bootstrap import mean_interval
+
+    low, high = mean_interval(values, 2000, 0)
+    return high - low
+
+
 def gates() -> tuple[Gate, ...]:
     """Return every gate, by metric."""
     truth = lambda: _normal(2, 400)  # noqa: E731 - drawn when a gate is scored, not when gates are listed
@@ -484,6 +510,31 @@ def gates() -> tuple[Gate, ...]:
             "two characters of 18 wrong",
             2 / 18,
             lambda: _misheard("character_errors", "one two three fear"),
+        ),
+        _exactly("metrics.verification.equal_error_rate", "scores that are right", 0.0, lambda: _told_apart("right")),
+        _exactly("metrics.verification.equal_error_rate", "scores upside down", 1.0, lambda: _told_apart("wrong")),
+        _about("metrics.verification.equal_error_rate", "noise", 0.5, lambda: _told_apart("noise"), 0.03),
+        _exactly(
+            "metrics.unit_quality.unit_quality",
+            "units that are 8 equally common phones: bits",
+            3.0,
+            lambda: _units("mutual_information", told=True),
+        ),
+        _exactly(
+            "metrics.unit_quality.unit_quality",
+            "one unit for all phones: share of their entropy",
+            0.0,
+            lambda: _units("normalised_information", told=False),
+        ),
+        _exactly(
+            "metrics.bootstrap.mean_interval", "equal values: width", 0.0, lambda: _interval(_normal(4, 400) * 0 + 3)
+        ),
+        _about(
+            "metrics.bootstrap.mean_interval",
+            "400 normal values: width, 2 x 1.96 / 20",
+            0.196,
+            lambda: _interval(_normal(4, 400)),
+            0.03,
         ),
         _exactly("metrics.link_prediction.filtered_ranks", "equal scores for 9 nodes", 5.0, lambda: _rank(equal=True)),
         _exactly("metrics.link_prediction.filtered_ranks", "only known answers score higher", 1.0, _rank),

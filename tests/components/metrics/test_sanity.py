@@ -15,6 +15,7 @@ NO_SCORE = {
     "metrics.bits_per_byte.per_text",
     "metrics.codebook.code_shares",
     "metrics.frechet.leave_group_out",
+    "metrics.latency.latency",
     "metrics.numeric.blind_error",
     "metrics.numeric.decimal_value",
     "metrics.numeric.parse_numbers",
@@ -30,6 +31,7 @@ NO_SCORE = {
     "metrics.text_generation.chrf_counts",
     "metrics.text_generation.chrf_of",
     "metrics.text_generation.corpus_influence",
+    "metrics.verification.all_pairs",
     "metrics.word_error.character_errors",
     "metrics.word_error.word_errors",
 }
