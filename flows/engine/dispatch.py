@@ -7,6 +7,7 @@ of its own that lives as long as Ray does (Ray ties its processes to the thread 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -246,12 +247,14 @@ class RayDispatch:
 
     def release(self) -> None:
         """Begin to shut Ray down in the background; `close` waits for it."""
+        # A handle that is collected after Ray's end takes the process with it.
+        gc.collect()
         self._closing.set()
 
     def close(self) -> None:
         """Shut Ray down, if it was started."""
         if self._thread is None:
             return
-        self._closing.set()
+        self.release()
         self._thread.join(timeout=60)
         self._thread = None

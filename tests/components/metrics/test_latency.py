@@ -14,8 +14,9 @@ def test_the_first_quarter_of_the_runs_is_thrown_away():
 
 
 def test_memory_is_seen_where_it_can_be():
-    found = latency(lambda: torch.ones(8 << 20), 3)
-    assert found.peak_bytes is None or found.peak_bytes > 16 << 20
+    # So large a block is always fetched anew; a smaller one may come from what the process has freed and kept.
+    found = latency(lambda: torch.ones(32 << 20), 3)
+    assert found.peak_bytes is None or found.peak_bytes > 64 << 20
 
 
 def test_one_run_is_no_measurement():

@@ -16,10 +16,12 @@ from flows.declarations.resolve import resolve
 from flows.declarations.workspace import Workspace
 from flows.smoke import make_stand_ins, smoke_plan
 from flows.stage import run_stage
+from flows.studies.bases.translation_diffusion_params import Params as Translator
 from flows.studies.context import JudgeContext, StageContext
 from flows.studies.discrete_diffusion import decoders, evaluate, judge, models, sources, standin, train
 from flows.studies.discrete_diffusion.params import METRICS, EvaluateParams, TrainParams, components
 from flows.studies.discrete_diffusion.rdm import judge as rdm_judge
+from flows.studies.discrete_diffusion.sources import Paraphrases
 
 ROOT = Path(__file__).parents[4]
 PAPER = Workspace.load(ROOT).paper("rdm")
@@ -88,12 +90,22 @@ def test_arms_pair_on_the_same_inputs_and_a_network_is_decoded_as_it_was_trained
 
 
 def test_every_arm_sees_the_same_number_of_rows():
-    trained = [name for name, arm in PAPER.arms.items() if arm.trains]
     rows = [
         params.batch * (2 if params.coupled else 1) * params.steps
-        for params in (resolve(PAPER, "shapes", arm, "small", "train") for arm in trained)
+        for variant in ("shapes", "multi30k-losses")
+        for params in (
+            resolve(PAPER, variant, arm, "small", "train") for arm in PAPER.arms_of(variant) if PAPER.arms[arm].trains
+        )
     ]
     assert set(rows) == {64 * 6000}
+
+
+def test_translators_of_other_losses_are_the_bases_network_with_another_loss():
+    base = Translator()
+    for arm in ("mt_vlb_topk", "mt_ar"):
+        params = resolve(PAPER, "multi30k-losses", arm, "small", "train")
+        for name in type(base).model_fields.keys() & type(params).model_fields.keys():
+            assert getattr(params, name) == getattr(base, name), name
 
 
 def test_a_decoder_calls_the_network_at_most_once_a_step_and_coins_ask_for_each_position_once(runs):
@@ -102,9 +114,11 @@ def test_a_decoder_calls_the_network_at_most_once_a_step_and_coins_ask_for_each_
         for at, value in calls.select("at", "value").rows():
             assert value <= int(at.removeprefix("steps="))
     asked = runs.metrics("absorbing_random_routing").filter(pl.col("metric") == "positions_computed")
-    lengths = runs.metrics("ar_greedy").filter(pl.col("metric") == "positions_computed").sort("sample")["value"]
+    inputs = resolve(PAPER, "shapes", "absorbing_random_routing", "smoke", "evaluate").inputs
+    test = Paraphrases(runs.root / "data" / "shapes").examples("test", inputs)
+    lengths = dict(zip(test.names, test.lengths.tolist(), strict=True))
     for _, rows in asked.group_by("at"):
-        assert rows.sort("sample")["value"].to_list() == lengths.to_list()
+        assert dict(rows.select("sample", "value").iter_rows()) == lengths
 
 
 @pytest.mark.parametrize("arm", ["rdm_multinomial_topk", "multinomial_vanilla"])
