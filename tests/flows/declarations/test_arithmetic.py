@@ -16,7 +16,8 @@ EXPRESSION = st.recursive(
         st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda parts: f"({' '.join(parts)})"),
         st.tuples(st.sampled_from(["log2", "sqrt", "ceil"]), inner).map(lambda parts: f"{parts[0]}({parts[1]})"),
         st.tuples(inner, inner).map(lambda parts: f"max({parts[0]}, {parts[1]})"),
-        inner.map(lambda part: f"{part} ** 2"),
+        # A tower of powers has exponents beyond what a declaration may have.
+        inner.map(lambda part: part if part.endswith("** 2") else f"{part} ** 2"),
         inner.map(lambda part: f"-{part}"),
     ),
     max_leaves=8,
