@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from components.bases import construct, save_base, specification
+from components.bases import construct, save_base
 from components.compression import range_coding
-from components.data.speech import SAMPLE_RATE, read_speech
+from components.data.speech import SAMPLE_RATE
 from components.metrics.codebook import usage_per_index
 from components.metrics.tables import MetricTable
 from components.training.determinism import derive_seed
@@ -22,7 +22,8 @@ from flows.studies.bases.rendered_speech import (
     rendered,
     write_examples,
 )
-from flows.studies.bases.utterances import DIGITS, SENTENCES, UtteranceError, speech_folder
+from flows.studies.bases.residual_codec import described, rates, training_speech
+from flows.studies.bases.utterances import UtteranceError
 from flows.studies.context import StageContext
 
 _WEIGHTS, _START = 3, 4  # random streams of this stage
@@ -39,27 +40,8 @@ def train(stage: StageContext) -> None:
     vocoder = frozen_base(stage, VOCODER)
     if vocoder is None:
         raise UtteranceError(f"{stage.paper} is rendered by a {VOCODER}; name one under 'bases' of params/bases.yaml.")
-    parts = [
-        read_speech(speech_folder(stage, name), "train", params.train_utterances)
-        for name in (DIGITS, SENTENCES)
-        if f"data/{name}" in stage.inputs
-    ]
-    description = specification(
-        "components.tokenizers.audio.mel_codec",
-        quantizer=specification(
-            "components.quantizers.rvq",
-            codebook_size=params.codebook_size,
-            code_dim=params.code_dim,
-            codebooks=params.codebooks,
-            commitment_weight=params.commitment_weight,
-            code_ema_decay=params.code_ema_decay,
-            restart_every=params.restart_every,
-            restart_below=params.restart_below,
-        ),
-        width=params.width,
-        blocks=params.blocks,
-        drop="powers_of_two",
-    )
+    parts = training_speech(stage)
+    description = described("components.tokenizers.audio.mel_codec", params)
     torch.manual_seed(derive_seed(stage.seed, _WEIGHTS))
     model = construct(description)
     length = round(params.seconds * SAMPLE_RATE)
@@ -105,7 +87,7 @@ def _measure(stage: StageContext, model: nn.Module, vocoder: nn.Module, table: M
     facts: dict[str, float] = {}
     examples = {}
     total = len(model.codebook_sizes)
-    every = sorted({min(1 << exponent, total) for exponent in range(total.bit_length() + 1)})
+    every = rates(total)
     for name, speech in measured_sets(stage, stage.params.test_utterances).items():
         natural = rendered(speech, lambda waveforms: vocoder(model.spectra(waveforms)), stage.device)
         ceiling = measure(table, speech, natural, {"codebooks": "none", "speech": name}, all_of_them=False)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from components.audio.spectral_loss import SpectralLoss, draw_windows
-from components.bases import construct, save_base, specification
+from components.bases import construct, save_base
 from components.compression import range_coding
-from components.data.speech import SAMPLE_RATE, Speech, read_speech
+from components.data.speech import SAMPLE_RATE, Speech
 from components.metrics.codebook import usage_per_index
 from components.metrics.tables import MetricTable
 from components.training.determinism import derive_seed
@@ -24,7 +24,7 @@ from flows.studies.bases.rendered_speech import (
     rendered,
     write_examples,
 )
-from flows.studies.bases.utterances import DIGITS, SENTENCES, speech_folder
+from flows.studies.bases.residual_codec import described, rates, training_speech
 from flows.studies.context import StageContext
 
 _WEIGHTS, _START = 3, 4  # random streams of this stage
@@ -33,27 +33,8 @@ _WEIGHTS, _START = 3, 4  # random streams of this stage
 def train(stage: StageContext) -> None:
     """Train on stretches of speech, measure on utterances that no training heard, write the codec and a card."""
     params = stage.params
-    parts = [
-        read_speech(speech_folder(stage, name), "train", params.train_utterances)
-        for name in (DIGITS, SENTENCES)
-        if f"data/{name}" in stage.inputs
-    ]
-    description = specification(
-        "components.tokenizers.audio.codec",
-        quantizer=specification(
-            "components.quantizers.rvq",
-            codebook_size=params.codebook_size,
-            code_dim=params.code_dim,
-            codebooks=params.codebooks,
-            commitment_weight=params.commitment_weight,
-            code_ema_decay=params.code_ema_decay,
-            restart_every=params.restart_every,
-            restart_below=params.restart_below,
-        ),
-        width=params.width,
-        blocks=params.blocks,
-        drop="powers_of_two",
-    )
+    parts = training_speech(stage)
+    description = described("components.tokenizers.audio.codec", params)
     torch.manual_seed(derive_seed(stage.seed, _WEIGHTS))
     model = construct(description)
     errors = SpectralLoss().to(stage.device)
@@ -91,11 +72,6 @@ def train(stage: StageContext) -> None:
     table.write(stage.output)
     curves.write(stage.output)
     save_base(stage.output, model, description, _card(stage, model, facts, sum(part.seconds for part in parts)))
-
-
-def rates(codebooks: int) -> list[int]:
-    """Return the numbers of codebooks that are measured: powers of two, and all."""
-    return sorted({min(1 << exponent, codebooks) for exponent in range(codebooks.bit_length() + 1)})
 
 
 @torch.no_grad()
