@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.errors import TesseraError
+from components.errors import TesseraError, did_you_mean
 from flows.declarations.workspace import Workspace
 from flows.declarations.workspace import find_root as find_root_above
 
@@ -503,6 +503,30 @@ def clean(
 
     for line in clean_workspace(find_root(), orphans=everything):
         _console().print(line, markup=False)
+
+
+@app.command()
+def serve(
+    server: Annotated[str, typer.Argument(help="mlflow, prefect or ray (the head of a cluster).")],
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address to listen on; one that other machines reach needs authentication."),
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", help="Port; default: the server's usual one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how it would be started.")] = False,
+) -> None:
+    """Start a server that outlives a run; on this machine alone, unless it asks for a password or token."""
+    from flows.engine.serving import KINDS, plan
+    from flows.engine.serving import serve as start
+
+    if server not in KINDS:
+        raise TesseraError(f"{server!r} is no server; expected one of {', '.join(KINDS)}.{did_you_mean(server, KINDS)}")
+    root = find_root()
+    if dry_run:
+        planned = plan(root, server, host, port, environment=os.environ)
+        _console().print(" ".join(planned.command), markup=False)
+        return
+    start(root, server, host, port)
 
 
 @app.command()
