@@ -169,10 +169,11 @@ def reproduce(
 
 def _finish(root: Path, report: Any, console: Console) -> None:
     from flows import reproduction
+    from flows.engine.redaction import redact
     from flows.ledger.results import verdict_table
 
     for note in report.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        console.print(f"[yellow]note:[/yellow] {escape(redact(note))}")
     results = [folder for folder in report.results if (folder / "verdicts.json").is_file()]
     if report.ran and results and not report.stopped:
         from flows.ledger.page import build
@@ -184,7 +185,7 @@ def _finish(root: Path, report: Any, console: Console) -> None:
         console.print("Stopped. Nothing is lost: run the same command again to go on.")
         raise typer.Exit(130)
     if report.failed:
-        console.print(f"[red]{escape(reproduction.failures(report))}[/red]")
+        console.print(f"[red]{escape(redact(reproduction.failures(report)))}[/red]")
         raise typer.Exit(1)
     if not report.ran:
         console.print(f"All {len(report.outcomes)} stages are up to date ({report.seconds:.1f} s).")
@@ -550,7 +551,9 @@ def main() -> None:
     try:
         app()
     except TesseraError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
+        from flows.engine.redaction import redact
+
+        Console(stderr=True, highlight=False, soft_wrap=True).print(redact(str(error)), markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

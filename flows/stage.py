@@ -32,6 +32,7 @@ from components.errors import TesseraError
 from components.training.atomic import replace_directory, write_bytes
 from flows.declarations.stages import StageSpec, base_stage, data_stage, plan_stages
 from flows.declarations.workspace import Workspace
+from flows.engine.redaction import redact, scrub
 from flows.engine.write_guard import guarded
 from flows.studies.context import JudgeContext, StageContext
 
@@ -101,10 +102,10 @@ def run_request(request: Mapping[str, Any]) -> dict[str, Any]:
 def _failed(error: Exception, message: str, exit_code: int, log: str) -> dict[str, Any]:
     return {
         "status": "failed",
-        "message": message,
+        "message": redact(message),
         "exit_code": exit_code,
         "log": log,
-        "traceback": "".join(traceback.format_exception(error)),
+        "traceback": redact("".join(traceback.format_exception(error))),
     }
 
 
@@ -177,6 +178,7 @@ def run_stage(root: Path, spec: StageSpec, *, set_values: Mapping[str, Any]) -> 
             traceback.print_exception(error, file=text)
         raise
     finally:
+        scrub(log / "log.txt")
         (log / "progress.json").unlink(missing_ok=True)
     seconds = time.monotonic() - began
     _write_environment(root, log, spec, seconds, time.process_time() - cpu)

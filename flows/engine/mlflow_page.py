@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import TesseraError
+from flows.engine.redaction import without_credentials
 from flows.engine.tracking import default_uri
 
 LOCAL_PAGE = "http://127.0.0.1:5000"
@@ -132,7 +133,9 @@ class _Server:
     start = ""
 
     def __init__(self, uri: str) -> None:
-        self.page = uri
+        # An address may hold a user and password; what is printed, and what urllib connects to, must not.
+        self.page = without_credentials(uri)
+        self._user = urllib.parse.urlsplit(uri)
 
     def experiment(self, name: str) -> str:
         query = urllib.parse.urlencode({"experiment_name": name})
@@ -150,7 +153,7 @@ class _Server:
             request["page_token"] = answer["next_page_token"]
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", **_authorisation()}
+        headers = {"Content-Type": "application/json", **_authorisation(self._user)}
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.page}/api/2.0/mlflow/{path}", content, headers)
         try:
@@ -166,13 +169,15 @@ class _Server:
             raise NoRuns(f"MLflow at {self.page} does not answer: {getattr(error, 'reason', error)}.") from None
 
 
-def _authorisation() -> dict[str, str]:
-    """Return the header that MLflow's own client would send, from the same variables."""
+def _authorisation(address: urllib.parse.SplitResult) -> dict[str, str]:
+    """Return the header that MLflow's own client would send, from the same variables or from the address."""
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return {"Authorization": f"Bearer {token}"}
-    if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        pair = f"{name}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    name, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    if not name and address.username:
+        name, password = urllib.parse.unquote(address.username), urllib.parse.unquote(address.password or "")
+    if name:
+        return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
     return {}
 
 

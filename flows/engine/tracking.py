@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.engine.mlflow_store import FLOW_TAG, MlflowStore, RecordRefused, RunSpec, TrackingRecord
+from flows.engine.redaction import redact
 from flows.engine.spool import Spool, SpoolError, files_of, owner_name
 
 POINTS_PER_SERIES = 200
@@ -314,7 +315,7 @@ class Tracker:
                 files = sorted(files_of(entry.path).glob("*"))
             store.send(record, files)
         except RecordRefused as error:
-            where = entry.spool.reject(entry.path, str(error)) if entry.path is not None else "memory"
+            where = entry.spool.reject(entry.path, redact(str(error))) if entry.path is not None else "memory"
             self._note(f"{error} (kept at {where})", rejected=1)
             return
         if entry.path is not None:
@@ -343,6 +344,7 @@ class Tracker:
             self._note("records that the disk refused could not be sent either", lost=lost)
 
     def _note(self, problem: str, *, rejected: int = 0, lost: int = 0) -> None:
+        problem = redact(problem)
         _log.warning("tracking: %s", problem)
         with self._change:
             self._state = replace(
