@@ -10,7 +10,7 @@ having run on the data with the parameters that the leaderboard asks for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -206,11 +206,10 @@ def _collect(
                 continue
             rate, rest = None, ""
             if declared.rate is not None:
-                rate, fault = _rate(declared.rate, parameters, at, arm, summaries)
+                rate, followed, fault = _rate(declared.rate, parameters, at, arm, summaries)
                 if fault:
                     reason = fault
                     continue
-                followed = declared.rate.names
                 rest = condition({key: value for key, value in parse_condition(at).items() if key not in followed})
             source = f"{paper.slug}/{record.profile}/{record.variant}/{arm}/{metric}/{at}"
             kept = groups.get((record.profile, record.variant, arm, metric, at))
@@ -229,20 +228,29 @@ def _rate(
     at: str,
     arm: str,
     summaries: Mapping[tuple[str, str, str], Summary],
-) -> tuple[float, str]:
-    """Return what an entry spends, or why that is not known."""
+) -> tuple[float, Collection[str], str]:
+    """Return what an entry spends, the keys of its condition that this follows, and why it is not known."""
+    conditions = parse_condition(at)
     if rate.metric is not None:
-        summary = summaries.get((arm, rate.metric, at)) or summaries.get((arm, rate.metric, ""))
-        return (summary.mean, "") if summary else (math.nan, f"{rate.metric} was not measured")
-    keys = {key: number for key, value in parse_condition(at).items() if (number := _number(value)) is not None}
+        # Measured at the entry's condition or at a part of it: what is spent does not depend on every key.
+        parts = {
+            where: summary.mean
+            for (owner, metric, where), summary in summaries.items()
+            if (owner, metric) == (arm, rate.metric) and parse_condition(where).items() <= conditions.items()
+        }
+        if not parts:
+            return math.nan, (), f"{rate.metric} was not measured"
+        nearest = max(parts, key=lambda where: len(parse_condition(where)))
+        return parts[nearest], parse_condition(nearest).keys(), ""
+    keys = {key: number for key, value in conditions.items() if (number := _number(value)) is not None}
     values = {name: float(value) for name, value in parameters.items() if _number(value) is not None}
     for key, name in rate.unless.items():
         if key not in keys and name in values:
             values[key] = values[name]
     try:
-        return evaluate(rate.formula or "", values | keys), ""
+        return evaluate(rate.formula or "", values | keys), rate.names, ""
     except ValueError as error:
-        return math.nan, f"its rate is not known: {error}"
+        return math.nan, (), f"its rate is not known: {error}"
 
 
 def _number(value: Any) -> float | None:

@@ -43,6 +43,11 @@ METRICS = {
     "gflops": Metric(
         "GFLOP", "lower", "Forward cost of the network for one item, with what the reduction itself computes."
     ),
+    "language_gflops": Metric(
+        "GFLOP",
+        "lower",
+        "Forward cost of the language model's blocks for one question, its visual tokens and the rule included.",
+    ),
 }
 
 

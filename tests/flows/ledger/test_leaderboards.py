@@ -198,10 +198,42 @@ def test_a_rate_can_be_measured(tmp_path):
     judge(tmp_path, "first", fill)
     rate = {"says": "bytes", "unit": "bytes", "metric": "payload_bytes"}
     board = boards(tmp_path, {"rate": rate, "metrics": ["psnr"]})
+    assert {(panel.at, entry.rate) for panel in board.panels for entry in panel.entries} == {("", 80.0), ("", 160.0)}
+
+
+def test_a_rate_measured_at_a_part_of_the_condition_leaves_the_rest_to_panels(tmp_path):
+    declare(tmp_path, "first")
+
+    def fill(table, arm, seed):
+        for k in (8, 16):
+            for split in ("test", "val"):
+                table.add("psnr", k + 0.01 * seed, unit="dB", at={"k": k, "split": split}, samples=10)
+            table.add("payload_bytes", 10 * k, unit="bytes", at={"k": k}, samples=10)
+            table.add("payload_bytes", 99, unit="bytes", at={"k": k, "split": "other"}, samples=10)
+
+    judge(tmp_path, "first", fill)
+    rate = {"says": "bytes", "unit": "bytes", "metric": "payload_bytes"}
+    board = boards(tmp_path, {"rate": rate, "metrics": ["psnr"]})
     assert {(panel.at, entry.rate) for panel in board.panels for entry in panel.entries} == {
-        ("k=8", 80.0),
-        ("k=16", 160.0),
+        ("split=test", 80.0),
+        ("split=test", 160.0),
+        ("split=val", 80.0),
+        ("split=val", 160.0),
     }
+
+
+def test_an_entry_whose_rate_was_measured_elsewhere_only_does_not_join(tmp_path):
+    declare(tmp_path, "first")
+
+    def fill(table, arm, seed):
+        table.add("psnr", 1.0 + 0.01 * seed, unit="dB", at={"k": 8}, samples=10)
+        table.add("payload_bytes", 10, unit="bytes", at={"k": 16}, samples=10)
+
+    judge(tmp_path, "first", fill)
+    rate = {"says": "bytes", "unit": "bytes", "metric": "payload_bytes"}
+    board = boards(tmp_path, {"rate": rate, "metrics": ["psnr"]})
+    assert board.panels == ()
+    assert board.missing == (("first", "payload_bytes was not measured"),)
 
 
 def test_a_run_at_full_scale_is_an_entry_of_its_own_budget(tmp_path):

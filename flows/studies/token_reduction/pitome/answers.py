@@ -82,6 +82,8 @@ def _cost(model: Seeing, about: Asked, look, ratio: float, table: MetricTable) -
     first = torch.zeros(1, dtype=torch.int64)
     tokens = look(first)[0].shape[1]
     words = round(int(about.texts.lengths.sum()) / len(about.scenes.questions))
-    operations = counted(lambda: look(first)) + language_flops(model.model, tokens, words)
+    read = language_flops(model.model, tokens, words)
+    operations = counted(lambda: look(first)) + read
     table.add("gflops", operations / 1e9, unit="GFLOP", at={"ratio": ratio}, samples=1)
+    table.add("language_gflops", read / 1e9, unit="GFLOP", at={"ratio": ratio}, samples=1)
     table.add("tokens", tokens, unit="tokens", at={"ratio": ratio}, samples=1)

@@ -112,11 +112,6 @@ METRICS = {
         "cosine distance", "higher", "The same after the mean of a picture's tokens has been removed."
     ),
     "objects_hit": Metric("percent", "higher", "Share of objects that at least one kept token shows."),
-    "language_gflops": Metric(
-        "GFLOP",
-        "lower",
-        "Forward cost of the language model's blocks for one question, its visual tokens and the rule included.",
-    ),
     "cache_kib": Metric("KiB", "lower", "Keys and values that one question keeps for decoding, in single precision."),
 }
 
