@@ -58,7 +58,7 @@ def rebuild(root: Path, names: Sequence[str], *, console: Console, address: str 
             graph=graph,
             dispatch=dispatch,
             call=lambda node: stage_call(root, specs[node.address]),
-            read=lambda value: read_result(root, value),
+            read=lambda node, value: read_result(root, value),
             force=frozenset(targets),
             settled=frozenset({"code"}),
             observers=(display,),

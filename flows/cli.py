@@ -35,7 +35,20 @@ Variant = Annotated[
     typer.Option("--variant", help="Only this data variant (may be given more than once); default: all of the paper."),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster to use (ray://host:port or auto); default: start one here.")
+    str | None,
+    typer.Option(
+        "--address",
+        envvar="RAY_ADDRESS",
+        help="Ray cluster to use (auto, HOST:PORT or ray://HOST:PORT); default: start one here.",
+    ),
+]
+Remote = Annotated[
+    str | None,
+    typer.Option(
+        "--remote",
+        envvar="TESSERA_REMOTE",
+        help="DVC remote through which nodes that do not share this checkout get inputs and give back outputs.",
+    ),
 ]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once; default: one per processor.")]
 
@@ -136,6 +149,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
     jobs: Jobs = None,
     address: Address = None,
+    remote: Remote = None,
 ) -> None:
     """Run what is stale of the given papers and judge their claims. Safe to stop and to repeat."""
     workspace = _workspace()
@@ -161,6 +175,7 @@ def reproduce(
         console=console,
         jobs=jobs,
         address=address,
+        remote=remote,
         dry_run=dry_run,
     )
     if not dry_run:

@@ -28,6 +28,7 @@ def reproduce(
     force: bool = False,
     jobs: int | None = None,
     address: str | None = None,
+    remote: str | None = None,
     root: str = ".",
 ) -> dict[str, str]:
     """Reproduce papers and judge their claims.
@@ -41,6 +42,7 @@ def reproduce(
         force: Run although nothing changed.
         jobs: Stages at once.
         address: Ray cluster; None starts one on this machine.
+        remote: DVC remote through which nodes that do not share the workspace get inputs and give back outputs.
         root: The workspace.
 
     Returns:
@@ -67,7 +69,9 @@ def reproduce(
         seeds=tuple(seeds or ()),
         force=force,
     )
-    report = reproduction.reproduce(folder, selection, console=console, jobs=jobs, address=address, in_flow=True)
+    report = reproduction.reproduce(
+        folder, selection, console=console, jobs=jobs, address=address, remote=remote, in_flow=True
+    )
     if report.ran:
         from flows.ledger.page import build
 

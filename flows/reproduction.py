@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import signal
 import threading
 import time
@@ -170,10 +169,6 @@ def all_specs(workspace: Workspace, papers: Iterable[Paper], profile: str) -> di
 
 def stage_call(root: Path, spec: StageSpec, *, under: str = "", set_values: Mapping[str, Any] | None = None) -> Call:
     """Return the call that runs a stage on a worker; `under` and `set_values` are for runs that DVC does not track."""
-    wanted = spec.resources
-    cpus = float(wanted.get("cpus", 1))
-    if wanted.get("exclusive"):
-        cpus = max(cpus, float(len(os.sched_getaffinity(0))))
     arguments = [word for word in spec.arguments if word not in ("--profile", spec.profile)]
     return Call(
         function=STAGE_FUNCTION,
@@ -184,7 +179,19 @@ def stage_call(root: Path, spec: StageSpec, *, under: str = "", set_values: Mapp
             "under": under,
             "set": dict(set_values or {}),
         },
-        resources=Resources(cpus, float(wanted.get("gpus", 0)), int(float(wanted.get("memory", 0)) * GIB)),
+        resources=reserved(spec),
+    )
+
+
+def reserved(spec: StageSpec) -> Resources:
+    """Return what a stage reserves while it runs."""
+    wanted = spec.resources
+    return Resources(
+        cpus=float(wanted.get("cpus", 1)),
+        gpus=float(wanted.get("gpus", 0)),
+        memory=int(float(wanted.get("memory", 0)) * GIB),
+        custom=wanted.get("custom", {}),
+        exclusive=bool(wanted.get("exclusive")),
     )
 
 
@@ -231,6 +238,7 @@ def reproduce(
     console: Console,
     jobs: int | None = None,
     address: str | None = None,
+    remote: str | None = None,
     in_flow: bool = False,
     dry_run: bool = False,
 ) -> Report:
@@ -242,6 +250,8 @@ def reproduce(
         console: Where progress is shown.
         jobs: Stages at once; default: the cluster's processors.
         address: Ray cluster to use; None starts one.
+        remote: DVC remote through which workers get inputs and give back outputs; None where the nodes share this
+            workspace.
         in_flow: Whether the caller already is a Prefect flow run, which then shows the stages.
         dry_run: Only say what would run.
 
@@ -251,6 +261,7 @@ def reproduce(
     """
     began = time.monotonic()
     root = root.resolve()
+    remote = remote or _remote_of_job(root)
     settled = Settled(root, root / STATE_FOLDER / "settled.json")
     question = json.dumps(dataclasses.asdict(selection), sort_keys=True)
     if not selection.force and not dry_run and (answer := settled.recall(question)) is not None:
@@ -269,13 +280,15 @@ def reproduce(
         write_digests(root)
         from flows.engine.graph import DvcGraph
 
-        graph = DvcGraph(root)
+        graph = DvcGraph(root, remote=remote)
         try:
             with graph.locked():
+                if remote is not None:
+                    graph.fetch_runs()
                 if graph.stale("code"):
                     graph.commit("code")
                 specs = all_specs(workspace, papers, selection.profile)
-                run = _Run(root, workspace, graph, specs, selection, console, jobs, address, in_flow, chosen)
+                run = _Run(root, workspace, graph, specs, selection, console, jobs, address, remote, in_flow, chosen)
                 outcomes = run.dry(targets) if dry_run else run.go(targets)
                 if all(outcome.state in GOOD for outcome in outcomes.values()):
                     answer = {"stages": list(outcomes), "results": [str(path.relative_to(root)) for path in results]}
@@ -289,6 +302,25 @@ def reproduce(
         seconds=time.monotonic() - began,
         notes=run.notes,
     )
+
+
+def _remote_of_job(root: Path) -> str | None:
+    """Return DVC's default remote where the workspace is a submitted Ray job's copy, which vanishes with the job.
+
+    Raises:
+        NothingToRun: There is none, so that nothing of the job would be left.
+    """
+    if "working_dir_files" not in root.parts:
+        return None
+    from dvc.config import Config
+
+    default = Config(str(root / ".dvc")).get("core", {}).get("remote")
+    if not default:
+        raise NothingToRun(
+            "NothingToRun: this is a Ray job; its working directory vanishes with it, and so would its results. Name a "
+            "DVC remote that keeps them: --remote NAME, or `dvc remote default NAME`."
+        )
+    return default
 
 
 def _roots(specs: Mapping[str, StageSpec], outcomes: Iterable[str]) -> list[str]:
@@ -310,9 +342,11 @@ class _Run:
     console: Console
     jobs: int | None
     address: str | None
+    remote: str | None
     in_flow: bool
     chosen: list[tuple[Paper, str]]
     notes: list[str] = field(default_factory=list)
+    exchange: Any = None
 
     def _execution(self, targets: Iterable[str], dispatch: RayDispatch, observers: tuple[Observer, ...]) -> Execution:
         order = {(paper.slug, variant): place for place, (paper, variant) in enumerate(self.chosen)}
@@ -333,14 +367,25 @@ class _Run:
         return Execution(
             graph=self.graph,
             dispatch=dispatch,
-            call=lambda node: stage_call(self.root, self._spec(node.address)),
-            read=lambda value: read_result(self.root, value),
+            call=self._call,
+            read=self._read,
             jobs=self.jobs,
             force=force,
             settled=frozenset({"code"}),
             priority=priority,
             observers=observers,
         )
+
+    def _call(self, node: Any) -> Call:
+        spec = self._spec(node.address)
+        call = stage_call(self.root, spec)
+        return call if self.exchange is None else self.exchange.call(call, spec.inputs.values())
+
+    def _read(self, node: Any, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.exchange is not None:
+            spec = self._spec(node.address)
+            self.exchange.take(value, spec.output, spec.log)
+        return read_result(self.root, value)
 
     def _spec(self, address: str) -> StageSpec:
         try:
@@ -368,10 +413,18 @@ class _Run:
 
     def go(self, targets: Iterable[str]) -> dict[str, Outcome]:
         """Run what is stale."""
+        from flows.engine.exchange import AWAY_FUNCTION, Exchange
         from flows.engine.orchestration import PrefectMirror
 
         supervision = Supervision()
-        dispatch = RayDispatch([STAGE_FUNCTION], address=self.address, preload=["torch", "polars", "pydantic"])
+        if self.remote is not None:
+            self.exchange = Exchange(self.graph, self.remote, git_commit(self.root))
+        dispatch = RayDispatch(
+            [STAGE_FUNCTION, AWAY_FUNCTION],
+            address=self.address,
+            preload=["torch", "polars", "pydantic"],
+            code=None if self.exchange is None else self.root,
+        )
         display = Display(self.console, self._label, self._progress_file)
         mirror = PrefectMirror(
             self.root / STATE_FOLDER / "prefect",
@@ -379,7 +432,8 @@ class _Run:
             describe=self._describe,
         )
         watcher = _Watcher(self, supervision, mirror)
-        execution = self._execution(targets, dispatch, (watcher, display, mirror))
+        observers = (watcher, display, mirror) if self.exchange is None else (self.exchange, watcher, display, mirror)
+        execution = self._execution(targets, dispatch, observers)
         try:
             if self.in_flow:
                 follower = _start_follower(mirror)
@@ -394,6 +448,10 @@ class _Run:
             supervision.close()
         if self.in_flow:
             follower.join(PREFECT_PATIENCE_SECONDS)
+        if self.exchange is not None and self.exchange.problems:
+            self.notes.append(
+                f"The remote was not told of {len(self.exchange.problems)} runs: {self.exchange.problems[0]}"
+            )
         if mirror.failure is not None:
             self.notes.append(f"Prefect has no record of this run: {mirror.failure}")
         return outcomes

@@ -47,10 +47,16 @@ Options: --profile small|full (default small)."""
 
 PROGRESS_SECONDS = 0.5
 LOG_TAIL_LINES = 30
+GIT_COMMIT = "TESSERA_GIT_COMMIT"
+"""Variable that names the commit where the workspace is a copy without git: on a worker, in an image, in a Ray job."""
 
 
 class UnknownStage(TesseraError):
     """The command names no stage of the workspace."""
+
+
+class NoSharedWorkspace(TesseraError):
+    """A worker does not see the workspace of the driver."""
 
 
 class NothingWritten(TesseraError):
@@ -90,6 +96,11 @@ def run_request(request: Mapping[str, Any]) -> dict[str, Any]:
     root = Path(request["root"]).resolve()
     log = ""
     try:
+        if not root.is_dir():
+            raise NoSharedWorkspace(
+                f"NoSharedWorkspace: node {platform.node()} has no {root}. Put the checkout on a file system that all "
+                "nodes share, or name a DVC remote through which they get inputs and give back outputs (--remote)."
+            )
         spec = find_stage(root, list(request["arguments"]), request.get("profile", "small"), request.get("under", ""))
         log = spec.log
         return run_stage(root, spec, set_values=request.get("set") or {})
@@ -344,6 +355,8 @@ def _peak_memory() -> int:
 
 def git_commit(root: Path) -> str:
     """Return the commit of the workspace, with "+changes" when tracked files differ from it, or "" outside git."""
+    if known := os.environ.get(GIT_COMMIT):
+        return known
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=30

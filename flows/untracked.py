@@ -63,7 +63,7 @@ def run_untracked(
         call=lambda node: stage_call(
             root, by_name[node.address], under=under(by_name[node.address]), set_values=set_values
         ),
-        read=lambda value: read_result(root, value),
+        read=lambda node, value: read_result(root, value),
         jobs=jobs,
         observers=(display, *observers),
     )

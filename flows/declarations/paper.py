@@ -55,6 +55,10 @@ class Resources(Declaration):
     """Main memory in GiB."""
     exclusive: bool = False
     """Whether the stage reserves its whole node, because it measures time."""
+    custom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """What else a node must offer, by the names under which the cluster's nodes offer it."""
+    workers: int = Field(1, ge=1)
+    """Processes that train one model together, each with the processors, accelerators and memory above."""
 
 
 class _WithParameters(Declaration):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flows.declarations.workspace import Workspace
 
 StageKind = Literal["data", "base", "code", "train", "evaluate", "judge"]
+Reserved = float | bool | dict[str, float]
+"""How much of a resource a stage reserves; further resources of a cluster by name."""
 
 
 class UnknownVariant(TesseraError):
@@ -40,7 +42,7 @@ class StageSpec:
             "evaluate/<arm>/s<seed>" and "train/<arm>/s<seed>"), relative to the workspace.
         output: Directory it writes, relative to the workspace.
         log: Directory for text and timings that nothing depends on.
-        resources: What it reserves: cpus, and where they matter gpus, memory (GiB), exclusive.
+        resources: What it reserves: cpus, and where they matter gpus, memory (GiB), exclusive, custom, workers.
         says: What it does, in words.
     """
 
@@ -56,7 +58,7 @@ class StageSpec:
     inputs: Mapping[str, str] = field(default_factory=dict)
     output: str = ""
     log: str = ""
-    resources: Mapping[str, float | bool] = field(default_factory=lambda: {"cpus": 1})
+    resources: Mapping[str, Reserved] = field(default_factory=lambda: {"cpus": 1})
     says: str = ""
 
     @classmethod
@@ -200,6 +202,9 @@ class _Plan:
         model = self._paper.model_of(arm)
         if kind == "evaluate" and model is not None:
             inputs["train"] = self._run("train", model, seed)
+        resources = _reserved(profile.resources, declared.resources)
+        if kind == "evaluate":
+            resources.pop("workers", None)
         return StageSpec(
             name=f"{self._variant}-{kind}-{arm}-s{seed}",
             kind=kind,
@@ -213,7 +218,7 @@ class _Plan:
             inputs=inputs,
             output=self._run(kind, arm, seed),
             log=self._run(kind, arm, seed, "log"),
-            resources=_reserved(profile.resources, declared.resources),
+            resources=resources,
             says=f"{declared.says or arm} ({kind}, seed {seed})",
         )
 
@@ -244,13 +249,16 @@ def _sources(data: tuple[str, ...], bases: tuple[str, ...]) -> dict[str, str]:
     return {f"data/{name}": f"data/{name}" for name in data} | {f"bases/{name}": f"bases/{name}" for name in bases}
 
 
-def _reserved(resources: Resources, own: Resources | None = None) -> dict[str, float | bool]:
+def _reserved(resources: Resources, own: Resources | None = None) -> dict[str, Reserved]:
     """Merge an arm's resources over a profile's and leave out what is not asked for."""
     chosen = resources.model_dump()
     if own is not None:
         chosen |= own.model_dump(include=own.model_fields_set)
-    return {name: _plain(value) for name, value in chosen.items() if name == "cpus" or value}
+    usual = Resources().model_dump()
+    return {name: _plain(value) for name, value in chosen.items() if name == "cpus" or value != usual[name]}
 
 
-def _plain(value: float | bool) -> float | bool:
+def _plain(value: Reserved) -> Reserved:
+    if isinstance(value, dict):
+        return {name: _plain(amount) for name, amount in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value

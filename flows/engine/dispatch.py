@@ -15,6 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from components.errors import TesseraError
@@ -26,6 +27,9 @@ ONE_THREAD = {
 # glibc returns every large tensor to the kernel when it is freed and fetches zeroed pages for the next one, in each
 # step anew; a worker keeps up to 1 GiB of freed memory instead. Numbers do not depend on it.
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+SENT_CODE = ("components", "flows", "params")
+"""What a node that does not see the driver's workspace gets of it."""
+GIB = 2**30
 
 
 class RayUnavailable(TesseraError):
@@ -45,12 +49,14 @@ class Resources:
         gpus: GPUs, may be a fraction.
         memory: Bytes of main memory, 0 for no reservation.
         custom: Further Ray resources by name.
+        exclusive: Whether all processors of a node are reserved, however many it has.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
     memory: int = 0
     custom: Mapping[str, float] = field(default_factory=dict)
+    exclusive: bool = False
 
     def ray_options(self) -> dict[str, Any]:
         """Spell the reservation as options of a Ray task."""
@@ -99,6 +105,7 @@ class RayDispatch:
         cpus: Logical processors of the embedded cluster; default: those of this machine.
         preload: Modules that workers import while they start, so that the first stage does not wait for them.
         retries: How often a call is repeated when its worker or node dies.
+        code: Workspace whose code and declarations are sent to the nodes; None where they see it themselves.
     """
 
     def __init__(
@@ -109,12 +116,14 @@ class RayDispatch:
         cpus: int | None = None,
         preload: Iterable[str] = (),
         retries: int = 3,
+        code: Path | None = None,
     ) -> None:
         self._functions = frozenset(functions)
         self._address = address
         self._cpus = cpus or len(os.sched_getaffinity(0))
         self._preload = tuple(preload)
         self._retries = retries
+        self._code = code
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -176,6 +185,10 @@ class RayDispatch:
         logging.getLogger("ray").setLevel(logging.ERROR)
         if ray.is_initialized():
             raise RuntimeError("Ray already runs in this process")
+        environment = self._environment()
+        if environment:
+            # Inside a submitted job Ray would otherwise refuse to differ from what the job was submitted with.
+            os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
         if embedded:
             ray.init(
                 address="local",
@@ -185,10 +198,28 @@ class RayDispatch:
                 logging_level="error",
                 configure_logging=False,
                 object_store_memory=128 * 2**20,
+                runtime_env=environment,
             )
         else:
-            ray.init(address=self._address, log_to_driver=False, logging_level="error", configure_logging=False)
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level="error",
+                configure_logging=False,
+                runtime_env=environment,
+            )
         self._remote = ray.remote(invoke)
+
+    def _environment(self) -> dict[str, Any]:
+        """Return what workers need of this process: variables on other machines, and code where they do not see it."""
+        found: dict[str, Any] = {}
+        if self._address is not None:
+            names = [*ONE_THREAD, *KEPT_MEMORY, "TESSERA_MIRROR"]
+            found["env_vars"] = {name: os.environ[name] for name in names if name in os.environ}
+        if self._code is not None:
+            found["working_dir"] = str(self._code)
+            found["excludes"] = [f"/{path.name}" for path in self._code.iterdir() if path.name not in SENT_CODE]
+        return found
 
     def slots(self) -> float:
         """Return the logical processors of the cluster."""
@@ -200,28 +231,45 @@ class RayDispatch:
         """Refuse a call that no node can ever run.
 
         Raises:
-            Unsatisfiable: With what is asked for and what the nodes have.
+            Unsatisfiable: With what is asked for and what the largest node has.
         """
+        nodes = self._nodes()
+        wanted = resources.wanted()
+        if any(_holds(node, wanted) for node in nodes.values()):
+            return
+        largest = {key: max((node.get(key, 0.0) for node in nodes.values()), default=0.0) for key in wanted}
+        short = [key for key, amount in wanted.items() if largest[key] < amount]
+        if short:
+            have = f"the largest of {len(nodes)} nodes has {_amounts({key: largest[key] for key in short})}"
+        else:
+            have = f"no node has all of it: {'; '.join(_amounts(node, wanted) for node in nodes.values())}"
+        raise Unsatisfiable(
+            f"Unsatisfiable: stage {name} asks for {_amounts(wanted)} on one node, but {have}. Change `resources` in "
+            "its paper.yaml or use a cluster that has them (--address)."
+        )
+
+    def _nodes(self) -> dict[str, dict[str, float]]:
+        """Return what every living node has in all, by its id."""
         import ray
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        wanted = resources.wanted()
-        if not any(all(node.get(key, 0.0) >= amount for key, amount in wanted.items()) for node in nodes):
-            have = "; ".join(
-                ", ".join(f"{node.get(key, 0.0):g} {key}" for key in ("CPU", "GPU", *wanted.keys() - {"CPU", "GPU"}))
-                for node in nodes
-            )
-            need = ", ".join(f"{amount:g} {key}" for key, amount in wanted.items())
-            raise Unsatisfiable(
-                f"Unsatisfiable: stage {name} asks for {need}, but the nodes have {have}. Change `resources` in its "
-                "paper.yaml or use a cluster that has them (--address)."
-            )
+        return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
     def submit(self, name: str, call: Call) -> Any:
         """Submit a call; returns its handle."""
         options = call.resources.ray_options()
+        if call.resources.exclusive:
+            options |= self._whole_node(call.resources)
         task = self._remote.options(name=name, max_retries=self._retries, retry_exceptions=False, **options)
         return task.remote(self._functions, call.function, dict(call.payload))
+
+    def _whole_node(self, resources: Resources) -> dict[str, Any]:
+        """Return the options that reserve the smallest node that holds a call."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        wanted = resources.wanted()
+        able = {name: node["CPU"] for name, node in self._nodes().items() if _holds(node, wanted)}
+        chosen = min(able, key=lambda name: (able[name], name))
+        return {"num_cpus": able[chosen], "scheduling_strategy": NodeAffinitySchedulingStrategy(chosen, soft=True)}
 
     def wait(self, handles: list[Any], timeout: float) -> list[Any]:
         """Return the handles that have ended, waiting at most `timeout` seconds for the first."""
@@ -258,3 +306,15 @@ class RayDispatch:
         self.release()
         self._thread.join(timeout=60)
         self._thread = None
+
+
+def _holds(node: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
+    return all(node.get(key, 0.0) >= amount for key, amount in wanted.items())
+
+
+def _amounts(held: Mapping[str, float], keys: Iterable[str] | None = None) -> str:
+    """Spell amounts of resources: `8 CPU, 0.5 GPU, 64 GiB memory`."""
+    found = {key: held.get(key, 0.0) for key in (held if keys is None else keys)}
+    return ", ".join(
+        f"{amount / GIB:.3g} GiB memory" if key == "memory" else f"{amount:g} {key}" for key, amount in found.items()
+    )

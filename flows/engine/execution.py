@@ -18,6 +18,7 @@ from components.errors import TesseraError
 from flows.engine.dispatch import Call, Unsatisfiable
 from flows.engine.graph import DvcGraph
 from flows.engine.nodes import Node, PlainGraph, downstream
+from flows.engine.object_store import RemoteUnusable
 
 
 class State(enum.Enum):
@@ -96,7 +97,7 @@ class Execution:
         graph: The graph.
         dispatch: Runs the calls.
         call: Translates a stage into the call that runs it.
-        read: Turns what a call returned into the stage's result; raises StageFailed when the stage failed.
+        read: Turns what a stage's call returned into its result; raises StageFailed when the stage failed.
         jobs: Stages at once; default: as many as the cluster has processors.
         force: Addresses to run although nothing changed.
         settled: Addresses that the caller has already brought up to date.
@@ -107,7 +108,7 @@ class Execution:
     graph: DvcGraph | PlainGraph
     dispatch: Dispatch
     call: Callable[[Node], Call]
-    read: Callable[[Any], Any] = field(default=lambda value: value)
+    read: Callable[[Node, Any], Any] = field(default=lambda node, value: value)
     jobs: int | None = None
     force: frozenset[str] = frozenset()
     settled: frozenset[str] = frozenset()
@@ -206,7 +207,7 @@ class Execution:
             call = self.call(node)
             self.dispatch.wait_ready()
             self.dispatch.check(address, call.resources)
-        except (Unsatisfiable, StageFailed, OSError) as error:
+        except (Unsatisfiable, RemoteUnusable, StageFailed, OSError) as error:
             self._fail(address, str(error), pending)
             return
         running[self.dispatch.submit(address, call)] = (address, time.monotonic())
@@ -216,7 +217,7 @@ class Execution:
         for handle in self.dispatch.wait(list(running), timeout=0.2):
             address, began = running.pop(handle)
             try:
-                result = self.read(self.dispatch.result(handle))
+                result = self.read(self.graph.nodes[address], self.dispatch.result(handle))
                 self.graph.commit(address)
             except Exception as error:
                 self._fail(address, _reason(error), pending, time.monotonic() - began)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.errors import TesseraError, did_you_mean
 from components.training.atomic import write_bytes
@@ -42,19 +42,24 @@ class DvcGraph:
     Args:
         root: Repository root.
         thawed: Frozen stages to treat as if they were not: they may run, and what is above them counts.
+        remote: DVC remote whose cache and run cache count like those of this machine; None for these alone.
 
     Raises:
         GraphError: A file does not parse, two stages write the same path, or there is a cycle.
     """
 
-    def __init__(self, root: Path, thawed: frozenset[str] = frozenset()) -> None:
+    def __init__(self, root: Path, thawed: frozenset[str] = frozenset(), remote: str | None = None) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.ERROR)
         self.root = Path(root).resolve()
+        self._remote = remote
+        overrides: dict[str, Any] = {} if _in_git(self.root) else {"no_scm": True}
+        if remote is not None:
+            overrides["remote"] = remote
         try:
-            self._repo: Repo = Repo(str(self.root))
+            self._repo: Repo = Repo(str(self.root), config={"core": overrides} if overrides else None)
             graph = self._repo.index.graph
         except DvcException as error:
             raise GraphError(f"GraphError: DVC cannot read the stages under {self.root}: {_causes(error)}") from error
@@ -146,7 +151,7 @@ class DvcGraph:
         if stage.frozen or any(not out.use_cache for out in stage.outs):
             return False
         try:
-            self._repo.stage_cache.restore(stage)
+            self._repo.stage_cache.restore(stage, pull=self._remote is not None)
         except RunCacheNotFoundError:
             return False
         except TypeError:
@@ -155,6 +160,37 @@ class DvcGraph:
             return False
         self.commit(address)
         return True
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """DVC's configuration of the repository."""
+        return self._repo.config
+
+    @property
+    def cache(self) -> Path:
+        """The top folder of DVC's cache."""
+        return Path(self._repo.cache.legacy.path)
+
+    def fetch_runs(self) -> None:
+        """Learn of the runs that the remote knows, so that `restore` finds what another machine has made."""
+        from dvc.exceptions import DvcException
+
+        try:
+            known = self._repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
+            self._repo.stage_cache.transfer(known, self._repo.cache.legacy, force=False)
+        except (DvcException, OSError) as error:
+            raise GraphError(f"GraphError: DVC's remote {self._remote!r} cannot be read: {_causes(error)}") from error
+
+    def runs_of(self, address: str) -> list[Path]:
+        """Return the files of DVC's run cache that tell of a stage's committed run, below `cache`."""
+        from dvc.stage.cache import _can_hash, _get_stage_hash
+
+        stage = self._stages[address]
+        if any(not out.use_cache for out in stage.outs) or not _can_hash(stage):
+            return []
+        key = _get_stage_hash(stage)
+        folder = Path(self._repo.stage_cache.cache_dir, key[:2], key)
+        return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def _has_empty_run_cache(self, stage: PipelineStage) -> bool:
         """Tell whether a kill left the run cache's folder of a stage without an entry, which DVC cannot read."""
@@ -221,6 +257,10 @@ class DvcGraph:
     def close(self) -> None:
         """Release DVC's databases."""
         self._repo.close()
+
+
+def _in_git(root: Path) -> bool:
+    return any((folder / ".git").exists() for folder in (root, *root.parents))
 
 
 def _causes(error: BaseException) -> str:

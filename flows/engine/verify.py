@@ -37,6 +37,9 @@ Rerun = Callable[[Path, str, str], None]
 MACHINE_CLASS = ("architecture", "instruction_set", "threads", "torch", "numpy", "blas", "gpu")
 """The keys of `components.training.determinism.machine_class` in what a judge records of its machines."""
 
+OWN_RECORDS = frozenset({"MLFLOW_TRACKING_URI", "PYTHONPATH", "RAY_ADDRESS", "TESSERA_REMOTE"})
+"""Variables that would let a verification see other records, code or machines than its own workspace's."""
+
 RESULTS = Path("results")
 _LOG_LINES = 30
 
@@ -189,9 +192,7 @@ def run_in(workspace: Path, arguments: Sequence[str]) -> None:
     Raises:
         RerunFailed: It ended with an error; the message carries the end of its output.
     """
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PYTHONPATH")
-    }
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_RECORDS}
     if mirror := environment.get("TESSERA_MIRROR"):
         environment["TESSERA_MIRROR"] = str(Path(mirror).resolve())
     output = workspace / ".tessera" / "verify.log"
