@@ -106,11 +106,29 @@ def run_request(request: Mapping[str, Any]) -> dict[str, Any]:
         return run_stage(root, spec, set_values=request.get("set") or {})
     except TesseraError as error:
         return _failed(error, str(error), error.exit_code, log)
-    except Exception as error:
-        return _failed(error, f"{type(error).__name__}: {error}", 1, log)
+    except BaseException as error:
+        # A damaged Parquet file can make Polars panic, which is no Exception in Python; a worker must survive it.
+        if not (isinstance(error, Exception) or _is_damage(error)):
+            raise
+        return _failed(error, _in_words(error), 1, log)
 
 
-def _failed(error: Exception, message: str, exit_code: int, log: str) -> dict[str, Any]:
+def _is_damage(error: BaseException) -> bool:
+    """Tell whether Polars could not read or use a table."""
+    return type(error).__module__ in ("polars.exceptions", "pyo3_runtime")
+
+
+def _in_words(error: BaseException) -> str:
+    words = f"{type(error).__name__}: {error}"
+    if not _is_damage(error):
+        return words
+    return (
+        f"{words}. A table that the stage reads is damaged, or is not what it expects: compare it with what DVC keeps "
+        "(`dvc status`, `dvc checkout --force`), or run the stage that writes it again."
+    )
+
+
+def _failed(error: BaseException, message: str, exit_code: int, log: str) -> dict[str, Any]:
     return {
         "status": "failed",
         "message": redact(message),

@@ -187,6 +187,8 @@ class _Reader:
             line = text.count("\n", 0, error.position) + 1
             words = f"not readable as YAML: a control character (code {error.character})."
             raise self._failure(line, words) from None
+        except RecursionError:  # PyYAML without its C library, which has a limit of its own
+            raise self._failure(None, "not readable as YAML: nested too deeply.") from None
         finally:
             if loader is not None:
                 loader.dispose()

@@ -18,6 +18,7 @@ from flows.declarations.checks import PaperChecks, find_cycle
 from flows.declarations.document import Document, dotted, read_document
 from flows.declarations.leaderboards import Leaderboard
 from flows.declarations.leaderboards import faults as leaderboard_faults
+from flows.declarations.names import credentials, unusable_names
 from flows.declarations.paper import Paper
 from flows.declarations.parameters import StudyParams
 from flows.declarations.problems import DeclarationError, Problem, sort_problems
@@ -224,6 +225,7 @@ class Workspace:
         except DeclarationError as error:
             return error.problems
         paper, replaced, found = _read_what_is_sound(document)
+        found += credentials(document)
         if paper is not None:
             try:
                 catalogue: Mapping[str, CatalogueEntry] = self.catalogue
@@ -279,7 +281,8 @@ class Workspace:
         if not (self.root / path).is_file():
             return {}
         document = read_document(self.root, path, expected)
-        found, problems = {}, []
+        found: dict[str, Entry] = {}
+        problems = [*unusable_names(document), *credentials(document)]
         for name, value in document.data.items():
             try:
                 found[name] = model.model_validate(value)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from workspace import make_workspace, write
 
@@ -243,3 +244,29 @@ def test_the_guard_lets_a_stage_read_anywhere_and_write_outside_the_workspace(tm
             with pytest.raises(WroteOutside):
                 change()
     (inside / "input.txt").write_text("the guard is off again")
+
+
+def test_a_damaged_table_ends_a_stage_with_words_and_not_its_worker(root, monkeypatch):
+    for arm in ("mean", "median"):
+        for seed in ("0", "1", "2"):
+            assert run(root, "train", "toy-0", "plain", arm, seed)["status"] == "done"
+            assert run(root, "evaluate", "toy-0", "plain", arm, seed)["status"] == "done"
+    table = root / spec_of(root, "evaluate", *TRAIN[1:]).output / "metrics.parquet"
+    table.write_bytes(table.read_bytes()[:-9])
+    answer = run(root, "judge", "toy-0", "plain")
+    assert answer["status"] == "failed"
+    assert "damaged" in answer["message"]
+    assert "dvc checkout" in answer["message"]
+
+    def panics(*context: object) -> None:
+        raise pl.exceptions.PanicException("assertion failed: start + length <= self.bytes.len()")
+
+    monkeypatch.setattr(runner, "_function", lambda *context: panics)
+    assert "damaged" in run(root, *TRAIN)["message"]
+
+    def stops(*context: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_function", lambda *context: stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, *TRAIN)
