@@ -95,8 +95,9 @@ def _run(request: Mapping[str, Any], store: ObjectStore, root: Path, remembered:
     params.unlink(missing_ok=True)
     params.symlink_to(code_root() / "params")
     for path, name in away["inputs"].items():
-        if not (root / path).exists():
-            store.get(name, inside(root, path))
+        target = inside(root, path)
+        if not target.exists():
+            store.get(name, target)
     spec = find_stage(root, list(request["arguments"]), request["profile"], request.get("under", ""))
     checkpoint = (root / spec.output).parent / f"{Path(spec.output).name}-checkpoint"
     if not checkpoint.exists():
