@@ -1,0 +1,156 @@
+"""dMel's arms at the smoke profile, and what must hold of tokens, rates, noise and error rates."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from components.audio.mel_vocoder import MelVocoder
+from components.audio.parallel_channel_lm import build
+from components.bases import construct
+from components.data.fsdd_connected import DIGITS
+from components.metrics.word_error import error_rate, word_errors
+from flows.declarations.resolve import resolve
+from flows.declarations.study import load_study
+from flows.declarations.workspace import Workspace
+from flows.smoke import smoke_in_process, smoke_plan
+from flows.studies.audio_tokenizer import standin
+from flows.studies.audio_tokenizer.choices import fitted_bins
+from flows.studies.audio_tokenizer.dmel.evaluate import others
+from flows.studies.audio_tokenizer.dmel.strings import StringError, Tokens, description, digits_of
+from flows.studies.audio_tokenizer.params import EvaluateParams, base_name
+from flows.studies.audio_tokenizer.speech_sets import error_rows, heard_sets
+from flows.studies.audio_tokenizer.tokenizers import MelGrid, MelTokens
+from flows.studies.context import StageContext
+
+ROOT = Path(__file__).parents[5]
+PAPER = Workspace.load(ROOT).paper("dmel")
+VARIANT = PAPER.canonical
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Path:
+    under = tmp_path_factory.mktemp("smoke")
+    smoke_in_process(ROOT, PAPER, VARIANT, str(under))
+    return under
+
+
+def metrics(smoke: Path, arm: str) -> pl.DataFrame:
+    spec = next(each for each in smoke_plan(PAPER, VARIANT, str(smoke)) if (each.kind, each.arm) == ("evaluate", arm))
+    return pl.read_parquet(Path(spec.output) / "metrics.parquet")
+
+
+def test_every_arm_writes_declared_metrics_in_their_units(smoke):
+    declared = load_study(PAPER.study, PAPER.slug).metrics
+    for arm in PAPER.arms:
+        for metric, unit in metrics(smoke, arm).select("metric", "unit").unique().rows():
+            assert declared[metric].unit == unit, (arm, metric)
+
+
+def test_figures_are_drawn_and_examples_can_be_heard(smoke):
+    results = smoke / "results" / "dmel" / VARIANT
+    assert {path.stem for path in (results / "figures").glob("*.svg")} == {
+        "rates",
+        "spectrograms",
+        "levels",
+        "networks",
+    }
+    page = (results / "listening" / "index.html").read_text()
+    for file in (results / "listening").glob("*.wav"):
+        assert file.name in page
+    # Two seconds of every example that the real run keeps.
+    assert len(list((results / "listening").glob("*.wav"))) * (32_000 + 44) < 1_000_000
+
+
+def test_rates_are_rate_times_channels_times_bits(smoke):
+    def value(arm: str, metric: str) -> float:
+        return metrics(smoke, arm).filter(pl.col("metric") == metric)["value"].item()
+
+    assert value("dmel16", "bit_rate") == 16_000
+    assert value("dmel4", "bit_rate") == 8_000
+    assert value("dmel_low", "bit_rate") == 3_200
+    assert value("dmel16", "worst_error") <= 0.50001
+    assert value("dmel16", "coded_rate") > 0
+
+
+def test_what_is_heard_after_levels_is_the_vocoders_sound_of_the_decoded_frames():
+    torch.manual_seed(0)
+    vocoder = MelVocoder(width=8, blocks=1).eval()
+    grid = MelGrid(vocoder.spectra, 80, 40)
+    waveform = torch.randn(1_000) * 0.1
+    frames = vocoder.spectra(waveform[None])
+    bins = fitted_bins(frames[0], 40, 4)
+    with torch.no_grad():
+        found = MelTokens(vocoder, grid, bins, 100)(waveform, "")
+        expected = vocoder(bins.decode(bins.encode(frames)))[0, :1_000]
+    assert torch.equal(found.waveform, expected)
+    assert found.codes.shape == (13, 40)
+
+
+@pytest.mark.parametrize(("hop", "channels"), [(200, 40), (200, 20), (80, 40)])
+def test_frames_of_a_coarser_grid_come_back_on_the_vocoders(hop, channels):
+    spectra = MelVocoder(width=8, blocks=1).spectra
+    waveform = torch.sin(torch.arange(2_345) * 0.3) * 0.2
+    grid = MelGrid(spectra, hop, channels)
+    frames = grid.frames(waveform)
+    assert frames.shape == (math.ceil(2_345 / hop), channels)
+    assert grid.restored(frames, 2_345).shape == spectra(waveform[None])[0].shape
+
+
+def test_rows_of_errors_have_the_rate_of_all_utterances_as_their_mean():
+    heard, said = ["one two", "", "six six six"], ["one", "two two", "six"]
+    rows = error_rows(heard, said)
+    assert sum(rows) / 3 == pytest.approx(100 * error_rate(word_errors(heard, said)))
+
+
+def test_noise_is_the_same_for_every_arm_and_has_the_ratio_asked_for(tmp_path):
+    inputs = {}
+    for name in ("fsdd-connected", "esc10"):
+        (tmp_path / name).mkdir()
+        standin.make(name, tmp_path / name)
+        inputs[f"data/{name}"] = tmp_path / name
+    params = EvaluateParams(sets=("digits", "noisy"), digits=4, noisy=3)
+    stage = StageContext("evaluate", "x", "v", "a", 0, "smoke", params, inputs, tmp_path, tmp_path, tmp_path)
+    sets = dict(heard_sets(stage))
+    again = dict(heard_sets(replace(stage, seed=2)))
+    assert len(sets["noisy"].waveforms) == 3
+    for plain, noisy, other in zip(
+        sets["digits"].waveforms, sets["noisy"].waveforms, again["noisy"].waveforms, strict=False
+    ):
+        assert torch.equal(noisy, other)
+        ratio = plain.square().mean() / (noisy - plain).square().mean()
+        assert 10 * ratio.log10() == pytest.approx(10, abs=0.01)
+
+
+def test_another_string_says_something_else():
+    texts = ["one", "one", "two", "one"]
+    assert all(texts[place] != texts[other] for place, other in enumerate(others(texts)))
+
+
+def test_strings_are_digits_and_nothing_else():
+    assert digits_of("nine zero") == [9, 0]
+    assert [digits_of(word)[0] for word in DIGITS] == list(range(10))
+    with pytest.raises(StringError, match="'ten'"):
+        digits_of("one ten")
+
+
+def test_seeds_have_bases_of_their_own():
+    assert [base_name("codec-base", seed) for seed in range(3)] == ["codec-base", "codec-base-s1", "codec-base-s2"]
+    assert set(PAPER.variants[VARIANT].bases) >= {base_name("unit-vocoder", seed) for seed in range(3)}
+
+
+def test_the_full_network_has_the_papers_number_of_parameters():
+    params = resolve(PAPER, VARIANT, "richtts_dmel", "full", "train")
+    with torch.device("meta"):
+        model = construct(description(params, Tokens(params.bands, 16, 40.0), 1))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == pytest.approx(PAPER.profiles["full"].expect["parameters"], rel=0.05)
+
+
+def test_the_small_network_is_as_small_as_declared():
+    params = resolve(PAPER, VARIANT, "richtts_dmel", "small", "train")
+    model = build(**description(params, Tokens(40, 16, 40.0), 6)["arguments"])
+    assert 350_000 < sum(parameter.numel() for parameter in model.parameters()) < 550_000
