@@ -75,7 +75,8 @@ def _key(request: Mapping[str, Any]) -> str:
     digests = hashlib.sha256()
     for path in sorted((code_root() / "params").rglob("digests.json")):
         digests.update(path.read_bytes())
-    known = [request["arguments"], request["profile"], request.get("set"), request["away"]["inputs"]]
+    known = [request[key] for key in ("arguments", "profile", "set", "under") if key in request]
+    known.append(request["away"]["inputs"])
     return hashlib.sha256(json.dumps([*known, digests.hexdigest()], sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -105,9 +106,10 @@ def _run(request: Mapping[str, Any], store: ObjectStore, root: Path, remembered:
     with _environment(away), _Copies(store, checkpoint, remembered):
         result = dict(run_request({**request, "root": str(root)}))
     result["logs"] = _logs(root / spec.log)
-    if result["status"] == "done":
+    if result["status"] == "done" and not request.get("under"):
         result["output"] = {spec.output: store.put(root / spec.output)}
         store.remove(remembered)
+    if result["status"] == "done":
         shutil.rmtree(root)
     return result
 

@@ -31,9 +31,11 @@ from flows.engine.compile import sync
 from flows.engine.digests import read_units, write_digests
 from flows.engine.dispatch import Call, RayDispatch, Resources
 from flows.engine.display import Display
+from flows.engine.exchange import AWAY_FUNCTION
 from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
 from flows.engine.settled import Settled
 from flows.engine.supervision import Supervision
+from flows.engine.training_group import GROUP_FUNCTION, together
 from flows.engine.workspace_lock import command_line, workspace_lock
 from flows.stage import git_commit, log_tail
 
@@ -192,6 +194,7 @@ def reserved(spec: StageSpec) -> Resources:
         memory=int(float(wanted.get("memory", 0)) * GIB),
         custom=wanted.get("custom", {}),
         exclusive=bool(wanted.get("exclusive")),
+        workers=int(wanted.get("workers", 1)),
     )
 
 
@@ -379,7 +382,9 @@ class _Run:
     def _call(self, node: Any) -> Call:
         spec = self._spec(node.address)
         call = stage_call(self.root, spec)
-        return call if self.exchange is None else self.exchange.call(call, spec.inputs.values())
+        if self.exchange is not None:
+            call = self.exchange.call(call, spec.inputs.values())
+        return together(call) if call.resources.workers > 1 else call
 
     def _read(self, node: Any, value: Mapping[str, Any]) -> Mapping[str, Any]:
         if self.exchange is not None:
@@ -413,14 +418,14 @@ class _Run:
 
     def go(self, targets: Iterable[str]) -> dict[str, Outcome]:
         """Run what is stale."""
-        from flows.engine.exchange import AWAY_FUNCTION, Exchange
+        from flows.engine.exchange import Exchange
         from flows.engine.orchestration import PrefectMirror
 
         supervision = Supervision()
         if self.remote is not None:
             self.exchange = Exchange(self.graph, self.remote, git_commit(self.root))
         dispatch = RayDispatch(
-            [STAGE_FUNCTION, AWAY_FUNCTION],
+            [STAGE_FUNCTION, AWAY_FUNCTION, GROUP_FUNCTION],
             address=self.address,
             preload=["torch", "polars", "pydantic"],
             code=None if self.exchange is None else self.root,

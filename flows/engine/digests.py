@@ -228,7 +228,10 @@ def unit_params(workspace: Workspace, stage: StageSpec) -> dict[str, Any]:
         return workspace.data_set(stage.paper).model_dump(mode="json")
     if stage.kind == "judge":
         return _judge_params(workspace.paper(stage.paper), stage.variant)
-    return stage.resolve(workspace).model_dump(mode="json")
+    values = stage.resolve(workspace).model_dump(mode="json")
+    # A batch is cut into as many shards as workers are declared, each with random numbers of its own.
+    workers = stage.resources.get("workers", 1)
+    return values | ({"workers": workers} if workers != 1 else {})
 
 
 def _judge_params(paper: Paper, variant: str) -> dict[str, Any]:

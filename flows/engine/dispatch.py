@@ -50,6 +50,7 @@ class Resources:
         memory: Bytes of main memory, 0 for no reservation.
         custom: Further Ray resources by name.
         exclusive: Whether all processors of a node are reserved, however many it has.
+        workers: Processes that work together, each with all of the above.
     """
 
     cpus: float = 1.0
@@ -57,9 +58,12 @@ class Resources:
     memory: int = 0
     custom: Mapping[str, float] = field(default_factory=dict)
     exclusive: bool = False
+    workers: int = 1
 
     def ray_options(self) -> dict[str, Any]:
-        """Spell the reservation as options of a Ray task."""
+        """Spell the reservation as options of a Ray task; one for a group reserves nothing, its workers do."""
+        if self.workers > 1:
+            return {"num_cpus": 0}
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
         if self.memory:
             options["memory"] = self.memory
@@ -68,7 +72,7 @@ class Resources:
         return options
 
     def wanted(self) -> dict[str, float]:
-        """Return the reservation by Ray's resource names."""
+        """Return the reservation of one process by Ray's resource names."""
         wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory, **self.custom}
         return {name: amount for name, amount in wanted.items() if amount}
 
@@ -236,7 +240,17 @@ class RayDispatch:
         nodes = self._nodes()
         wanted = resources.wanted()
         if any(_holds(node, wanted) for node in nodes.values()):
-            return
+            held = sum(
+                min(int(node[key] // amount) for key, amount in wanted.items())
+                for node in nodes.values()
+                if _holds(node, wanted)
+            )
+            if held >= resources.workers:
+                return
+            raise Unsatisfiable(
+                f"Unsatisfiable: stage {name} asks for {resources.workers} workers with {_amounts(wanted)} each, but "
+                f"the {len(nodes)} nodes hold {held}. Change `resources` in its paper.yaml or use a larger cluster."
+            )
         largest = {key: max((node.get(key, 0.0) for node in nodes.values()), default=0.0) for key in wanted}
         short = [key for key, amount in wanted.items() if largest[key] < amount]
         if short:

@@ -11,60 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from group_training import OPTIMISATION, STEPS, Network, curve, draw, noisy, plain
 from torch import nn
 
 from components.training import distributed, loop
 from components.training.distributed import NoShards, fit
-from components.training.loop import Optimisation
-from components.training.weights import load_weights
-
-STEPS = 24
-OPTIMISATION = Optimisation(steps=STEPS, learning_rate=1e-2, warmup_steps=2, ema_decay=0.9)
-
-
-class Network(nn.Module):
-    """Two blocks with dropout, a buffer that the loss moves, and a parameter that is left out on odd steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(2))
-        self.head = nn.Linear(8, 1)
-        self.extra = nn.Parameter(torch.zeros(1))
-        self.dropout = nn.Dropout(0.2)
-        self.register_buffer("running", torch.zeros(8))
-        self.register_buffer("constant", torch.full((3,), 0.1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            x = x + block(x)
-        return self.head(self.dropout(x)).squeeze(-1)
-
-
-def draw(step: int, generator: torch.Generator) -> dict:
-    x = torch.randn(16, 8, generator=generator)
-    return {"x": x, "y": x.sum(dim=1).sin(), "odd": step % 2}
-
-
-def noisy(model: Network, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-    x = batch["x"] + 0.1 * torch.randn(batch["x"].shape, generator=generator)
-    with torch.no_grad():
-        model.running.lerp_(x.mean(dim=0), 0.1)
-    value = (model(x) - batch["y"]).square().mean()
-    return (value if batch["odd"] else value + model.extra.square().sum() + model.extra.sum()), {"width": x.std()}
-
-
-def plain(model: Network, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-    model.dropout.eval()
-    return (model(batch["x"]) - batch["y"]).square().mean(), {}
-
 
 LOSSES = {"noisy": noisy, "plain": plain}
-
-
-def curve(table, series: str = "loss") -> list[float]:
-    frame = table.frame()
-    return frame.filter(frame["series"] == series)["value"].to_list()
 
 
 def train(loss: str, shards: int, steps: int | None = None, **options):
