@@ -152,7 +152,7 @@ def cluster(
         yield made
 
 
-def _wait(node: Node, seconds: float = 150.0) -> None:
+def _wait(node: Node, seconds: float = 420.0) -> None:
     deadline = time.monotonic() + seconds
     while "Ray runtime started" not in node.log.read_text():
         assert node.process.poll() is None, node.log.read_text()
