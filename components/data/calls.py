@@ -19,12 +19,17 @@ from components.data.errors import DeclarationError, SourceUnavailable
 def resolve(function: str) -> Callable[..., None]:
     """Return the function named by a dotted name inside `components.data`.
 
+    What a module merely imports does not count: a parameter file could otherwise name any function of any library.
+
     Raises:
         DeclarationError: There is no such module or function.
     """
     module_name, _, attribute = function.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        found = getattr(importlib.import_module(module_name), attribute)
+        if attribute.startswith("_") or not inspect.isfunction(found) or found.__module__ != module_name:
+            raise AttributeError(f"{attribute!r} is no function that {module_name} defines for others")
+        return found
     except (ModuleNotFoundError, AttributeError) as error:
         raise DeclarationError(
             f"params/data.yaml names the function {function!r}, which does not exist ({error}). "

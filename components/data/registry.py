@@ -10,6 +10,7 @@ Content is the same whichever source of an edition served it; what differs is an
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import shutil
 import tarfile
@@ -44,14 +45,18 @@ from components.data.errors import (
     WrongContent,
     WrongTables,
 )
-from components.data.fetched import file_sha256
+from components.data.expansion import check_expansion
+from components.data.fetched import Fetched, file_sha256
 from components.errors import did_you_mean
 from components.metrics.tables import write_parquet
 
 META = "meta.json"
 _PARTIAL = ".partial-"
 # What a damaged or unexpected file makes a converter raise; anything else is a defect and keeps its traceback.
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error, pl.exceptions.PolarsError)
+_DAMAGE = (
+    OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error, lzma.LZMAError,
+    pl.exceptions.PolarsError, pl.exceptions.PanicException,
+)  # fmt: skip
 
 
 class DataSets(dict[str, DataSet]):
@@ -180,9 +185,10 @@ def _stage(name: str, source: Source, mirror: Path | None, fetched_into: Path, s
         fetched = hub.obtain(source, fetched_into)
     if source.convert is None:
         for file, path in fetched.paths.items():
-            shutil.copyfile(path, staged / file)
+            shutil.copyfile(path, staged / Path(file).name)
         return {"kind": source.kind, **fetched.record}
     convert = calls.resolve(source.convert)
+    _check_unpinned(name, source, fetched)
     try:
         convert(fetched.paths, staged)
     except _DAMAGE as error:
@@ -192,6 +198,13 @@ def _stage(name: str, source: Source, mirror: Path | None, fetched_into: Path, s
             "obtain the files again, or remove this source from params/data.yaml."
         ) from error
     return {"kind": source.kind, "convert": source.convert, **fetched.record}
+
+
+def _check_unpinned(name: str, source: Source, fetched: Fetched) -> None:
+    """Look into files whose content nobody has declared before a converter unpacks them."""
+    for file, declared in source.files.items():
+        if (declared.sha256 if isinstance(source, OriginSource) else declared) is None:
+            check_expansion(fetched.paths[file], f"data set {name!r}: {file} from source {source.kind}")
 
 
 def _verify(name: str, declaration: DataSet, source: Source, record: dict[str, Any], staged: Path) -> Provenance:
