@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 from ray_cluster import cluster, free_port, separation_refused
-from workspace import command, commit, make_workspace, write
+from workspace import command, commit, edit, make_workspace, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KEYS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "planted-secret",
     "AWS_DEFAULT_REGION": "us-east-1",
-    "MLFLOW_TRACKING_URI": "",
 }
 
 
@@ -86,8 +85,7 @@ def copy(made, name: str) -> Path:
 
 
 def tessera(nodes, root: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in nodes.environment.items() if key != "MLFLOW_TRACKING_URI"}
-    environment |= {"PYTHONPATH": str(root), "TESSERA_SCRATCH": ""}
+    environment = nodes.environment | {"PYTHONPATH": str(root)}
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *words],
         cwd=root, env=environment, capture_output=True, text=True, timeout=900,
@@ -117,7 +115,7 @@ def test_through_a_remote_the_lock_is_that_of_a_run_on_one_machine(made, place):
     again = tessera(place, root, "reproduce", "toy-0", "--address", place.address, "--remote", "store")
     assert "up to date" in again.stdout
 
-    # Another clone of the same commit gets everything from the remote, over a client connection that runs only the judge.
+    # Another clone of the same commit gets everything from the remote; only the judge runs, over a client connection.
     other = copy(made, "other")
     done = tessera(place, other, "reproduce", "toy-0", "--address", place.client, "--remote", "store")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -105,6 +105,8 @@ def cluster(
     } | variables  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        if separate is not None:
+            environment["TESSERA_SCRATCH"] = str(temporary / "scratch")  # every node has a folder of its own there
         network = stack.enter_context(_network(len(nodes) - 1)) if separate is not None else None
         host = network.head if network else "127.0.0.1"
         ports = [free_port(host) for _ in range(3)]
