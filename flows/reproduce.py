@@ -8,9 +8,13 @@ The command line runs the same reproduction; there Prefect joins when it is read
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
+from prefect.exceptions import TerminationSignal
+from prefect.states import Failed
 from rich.console import Console
 
 from components.errors import TesseraError
@@ -29,8 +33,9 @@ def reproduce(
     jobs: int | None = None,
     address: str | None = None,
     remote: str | None = None,
+    drift: bool = False,
     root: str = ".",
-) -> dict[str, str]:
+) -> Any:
     """Reproduce papers and judge their claims.
 
     Args:
@@ -43,6 +48,8 @@ def reproduce(
         jobs: Stages at once.
         address: Ray cluster; None starts one on this machine.
         remote: DVC remote through which nodes that do not share the workspace get inputs and give back outputs.
+        drift: Also compare the new metrics with the committed ones; the report is an artifact of the run, and a run
+            whose metrics moved ends in the state Drifted.
         root: The workspace.
 
     Returns:
@@ -50,6 +57,7 @@ def reproduce(
 
     Raises:
         RunFailed: A stage failed; the message names it, its log and what to do.
+        TerminationSignal: The run was cancelled; its stages were stopped first.
     """
     folder = Path(root).resolve()
     workspace = Workspace.load(folder)
@@ -76,6 +84,21 @@ def reproduce(
         from flows.ledger.page import build
 
         build(folder, folder / "site")
+    if report.stopped:
+        raise TerminationSignal(signal=signal.SIGTERM)
     if report.failed:
         raise reproduction.RunFailed(reproduction.failures(report))
+    if drift and (moved := _report_drift(folder, report.results)):
+        return Failed(name="Drifted", message=moved)
     return {address: outcome.state.value for address, outcome in report.outcomes.items()}
+
+
+def _report_drift(root: Path, results: list[Path]) -> str:
+    """Show how far the metrics moved; return that in one line if any did."""
+    from prefect.artifacts import create_markdown_artifact
+
+    from flows import drift
+
+    found = drift.drift(root, results)
+    create_markdown_artifact(drift.report(found), key="drift", description=drift.summary(found))
+    return drift.summary(found) if any(each.moved for each in found) else ""

@@ -232,11 +232,11 @@ def _read_results(folder: Path) -> _Results | None:
         verdicts = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
     # Read now: the folder is removed before the rerun.
     metrics = pl.read_parquet((folder / "metrics.parquet").read_bytes())
-    machine = _machine_class(verdicts.get("machine") or {})
+    machine = machine_class(verdicts.get("machine") or {})
     return _Results(metrics, machine, verdicts.get("stages") or {}, verdicts.get("git_commit") or "")
 
 
-def _machine_class(machine: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def machine_class(machine: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return what decides the last bits; None where it is not recorded or the stages ran on machines that differ."""
     found = {name: machine.get(name) for name in MACHINE_CLASS}
     # The judge joins the values of several machines.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ray_cluster import cluster, free_port, separation_refused
-from workspace import command, commit, edit, make_workspace, write
+from workspace import command, commit, make_workspace, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KEYS = {
