@@ -83,7 +83,8 @@ def place(tmp_path_factory):
         server.wait_ready(300)
         environment = os.environ | SETTINGS | {
             "PREFECT_API_URL": server.url, "PREFECT_HOME": str(folder / "home"), "PYTHONPATH": str(root),
-            "PREFECT_WORKER_QUERY_SECONDS": "2", "PATH": os.pathsep.join([str(Path(PREFECT).parent), os.environ["PATH"]]),
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PATH": os.pathsep.join([str(Path(PREFECT).parent), os.environ["PATH"]]),
         }  # fmt: skip
 
         def prefect(*words: str) -> None:
