@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,11 +90,16 @@ def mutated_data(draw: st.DrawFn, sound: Any) -> Any:
     return data
 
 
+@functools.cache
+def _data_of(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
 @st.composite
 def mutated_text(draw: st.DrawFn, sound: str) -> bytes:
     """A YAML text that was changed as data, or torn and mistyped as text."""
     if draw(st.booleans()):
-        changed = draw(mutated_data(yaml.load(sound, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+        changed = draw(mutated_data(_data_of(sound)))
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         return yaml.dump(changed, Dumper=dumper, sort_keys=False, allow_unicode=True).encode("utf-8", "surrogatepass")
     lines = sound.splitlines(keepends=True)
