@@ -22,6 +22,7 @@ from tokenizers.models import BPE
 
 from components.errors import TesseraError
 from components.tokenizers.text import bpe
+from components.tokenizers.text.piecewise import PiecewiseTokenizer
 
 _FIRST = 0xF0000  # plane 15 is private: no text rule of any library applies to its characters
 _MOST = 0xFFFE
@@ -40,7 +41,7 @@ class UnitBPE:
         expansions: Units of each token; the first U tokens are the units themselves.
     """
 
-    def __init__(self, tokenizer: bpe.BytePairTokenizer) -> None:
+    def __init__(self, tokenizer: PiecewiseTokenizer) -> None:
         self._tokenizer = tokenizer
         self.expansions = tuple(tuple(_units(token)) for token in tokenizer.vocabulary)
         self.base_size = sum(len(units) == 1 for units in self.expansions)
@@ -59,7 +60,7 @@ class UnitBPE:
             UnitBPEError: A unit is outside 0 .. U - 1.
         """
         _check(units, self.base_size)
-        return self._tokenizer.encode(_characters(units))
+        return self._tokenizer.encode(characters(units))
 
     def decode(self, tokens: Sequence[int]) -> list[int]:
         """Return the units that tokens expand to.
@@ -94,13 +95,13 @@ def train(
     texts = []
     for units in utterances:
         _check(units, base_size)
-        texts.append(_characters(units))
+        texts.append(characters(units))
     pieces = ""
     if separator is not None:
         _check([separator], base_size)
-        mark = _characters([separator])
+        mark = characters([separator])
         pieces = f"{mark}|[^{mark}]+"
-    alphabet = _characters(range(base_size))
+    alphabet = characters(range(base_size))
     return UnitBPE(bpe.train(texts, vocabulary_size, alphabet=alphabet, pieces=pieces))
 
 
@@ -126,7 +127,7 @@ def train_random(
         _check(units, base_size)
         parts += [np.asarray(units, dtype=np.int64), np.array([_BOUNDARY])]
     tokens = np.concatenate(parts) if parts else np.array([_BOUNDARY])
-    spelled, merges = [_characters([unit]) for unit in range(base_size)], []
+    spelled, merges = [characters([unit]) for unit in range(base_size)], []
     while len(spelled) < vocabulary_size:
         inside = (tokens[:-1] != _BOUNDARY) & (tokens[1:] != _BOUNDARY)
         pairs = np.unique(tokens[:-1][inside] * vocabulary_size + tokens[1:][inside])
@@ -167,7 +168,8 @@ def collapsed(units: Sequence[int]) -> list[int]:
     return [unit for unit, _ in itertools.groupby(units)]
 
 
-def _characters(units: Iterable[int]) -> str:
+def characters(units: Iterable[int]) -> str:
+    """Return units as private characters."""
     return "".join(chr(_FIRST + unit) for unit in units)
 
 
