@@ -150,6 +150,12 @@ class SiameseBatches:
         return Batch(Side(states, mask, place), references, self._target[rows])
 
 
+def reference_texts(encoder: SentenceEncoder, lengths: Tensor) -> list[list[int]]:
+    """Return the token ids of the reference of each length, int64 (R,)."""
+    ids = reference_ids(lengths, special_ids(encoder))
+    return [row[:length].tolist() for row, length in zip(ids, lengths.tolist(), strict=True)]
+
+
 def reference_states(encoder: SentenceEncoder, lengths: Tensor, stop: int) -> tuple[FrozenStates, Tensor]:
     """Compute what layer `stop` reads of the reference of each length that occurs.
 
@@ -157,8 +163,7 @@ def reference_states(encoder: SentenceEncoder, lengths: Tensor, stop: int) -> tu
         States, and the row of each length in them: int64 (longest + 1,), -1 for lengths that do not occur.
     """
     occurring = lengths.unique()
-    ids = reference_ids(occurring, special_ids(encoder))
-    texts = [row[:length].tolist() for row, length in zip(ids, occurring.tolist(), strict=True)]
+    texts = reference_texts(encoder, occurring)
     rows = torch.full((int(occurring.max()) + 1,), -1)
     rows[occurring] = torch.arange(len(occurring))
     return frozen_states(encoder, texts, stop), rows
@@ -184,9 +189,9 @@ def shifted_vectors(
     """
     # The states behind the last layer, averaged, are the vectors.
     layers = len(encoder.layers)
-    lengths = torch.tensor([len(text) for text in texts])
     vectors = _means(frozen_states(encoder, texts, layers, batch_size=batch_size))
     if shifted:
+        lengths = torch.tensor([len(text) for text in texts])
         references, rows = reference_states(encoder, lengths, layers)
         vectors = vectors - _means(references)[rows[lengths]]
     return vectors

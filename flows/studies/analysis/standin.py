@@ -14,6 +14,7 @@ from components.data import multi30k, shapes
 from components.data.images import encode_png
 from components.errors import TesseraError
 from components.metrics.tables import write_parquet
+from flows.studies.analysis import sentence_standin
 
 _CODES = 24
 _WORDS = [
@@ -63,6 +64,9 @@ def make(name: str, directory: Path) -> None:
     Raises:
         TesseraError: The study has no such data set.
     """
+    if name in sentence_standin.DATA:
+        sentence_standin.make(name, directory)
+        return
     generator = np.random.default_rng(0)
     if name == "cifar10":
         for split, rows in _ROWS.items():
@@ -97,7 +101,9 @@ def make(name: str, directory: Path) -> None:
         write_parquet(frame, directory / multi30k.FILE)
         rule = {"by": "column", "column": "split", "names": list(multi30k.SPLITS)}
     else:
-        known = "cifar10, noto-emoji, photos, shapes-64, wikitext2, multi30k"
+        known = ", ".join(
+            ("cifar10", "noto-emoji", "photos", "shapes-64", "wikitext2", "multi30k", *sentence_standin.DATA)
+        )
         raise TesseraError(f"{name!r} is no data set of the analysis study; expected one of {known}.")
     sizes = {path.name: {"bytes": path.stat().st_size} for path in directory.glob("*.parquet")}
     (directory / "meta.json").write_text(json.dumps({"name": name, "tables": sizes, "splits": rule}))
