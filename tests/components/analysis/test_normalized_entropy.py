@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from components.analysis.normalized_entropy import EntropyError, normalized_entropy
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=60).filter(any))
 def test_it_is_scipys_entropy_over_the_logarithm_and_between_0_and_1(counts):
     found = normalized_entropy(np.array(counts))
