@@ -37,7 +37,7 @@ from components.training.weights import write_tensors
 CONFIG, WEIGHTS, TOKENIZER, POOLING = "config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"
 FILES = (CONFIG, WEIGHTS, TOKENIZER, POOLING)
 MAX_LENGTH = 256
-_BATCH = 128
+_BATCH = 64
 _EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
 
@@ -204,15 +204,25 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") ->
 def length_sorted_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[tuple[np.ndarray, Tokens]]:
     """Yield batches of texts of about equal length, longest last, with their places in `rows`.
 
+    A batch ends where it is full, or half full and the next text is longer: many texts of few lengths are not padded.
+
     Raises:
         SentenceEncoderError: `batch_size` is below 1.
     """
     if batch_size < 1:
         raise SentenceEncoderError(f"batch_size is {batch_size}; expected at least 1.")
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    for first in range(0, len(order), batch_size):
-        places = order[first : first + batch_size]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    order = np.argsort(lengths, kind="stable")
+    lengths = lengths[order]
+    first = 0
+    while first < len(order):
+        last = min(first + batch_size, len(order))
+        change = int(np.searchsorted(lengths, lengths[last - 1]))
+        if last < len(order) and change - first >= batch_size / 2:
+            last = change
+        places = order[first:last]
         yield places, padded([rows[place] for place in places])
+        first = last
 
 
 def load_sentence_encoder(directory: Path) -> SentenceEncoder:

@@ -64,13 +64,13 @@ def test_a_vector_depends_neither_on_the_batch_nor_on_the_order(encoder, texts, 
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(texts)))
 
 
-def test_batches_hold_every_text_once_in_order_of_length():
-    rows = [[1] * length for length in (5, 2, 9, 2, 7, 1)]
+def test_batches_hold_every_text_once_in_order_of_length_and_end_half_full_where_the_length_changes():
+    rows = [[1] * length for length in (5, 2, 9, 2, 7, 1, 9)]
     batches = list(length_sorted_batches(rows, 4))
     places = [place for each, _ in batches for place in each.tolist()]
-    assert places == [5, 1, 3, 0, 4, 2]
-    assert [tokens.ids.shape for _, tokens in batches] == [(4, 5), (2, 9)]
-    assert [tokens.mask.sum(1).tolist() for _, tokens in batches] == [[1, 2, 2, 5], [7, 9]]
+    assert places == [5, 1, 3, 0, 4, 2, 6]
+    assert [tuple(tokens.ids.shape) for _, tokens in batches] == [(3, 2), (2, 7), (2, 9)]
+    assert [tokens.mask.sum(1).tolist() for _, tokens in batches] == [[1, 2, 2], [5, 7], [9, 9]]
 
 
 def test_a_batch_size_below_one_is_refused(encoder):
