@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -494,6 +494,33 @@ def sync(
         raise typer.Exit(1)
     if not changes:
         _console().print("Everything is compiled.")
+
+
+@app.command()
+def track(
+    action: Annotated[Literal["migrate"], typer.Argument(help="migrate: move every tracked run to another database.")],
+    target: Annotated[str, typer.Argument(help="Empty database, such as postgresql+psycopg2://user@host/mlflow.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="Database to read; default: mlflow.db of this workspace.")
+    ] = None,
+    artifacts: Annotated[
+        str | None, typer.Option("--artifacts", help="Where the files of the runs go: a folder, or s3://bucket/folder.")
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--named", help="What the runs call that place; mlflow-artifacts:/ where the server serves it."),
+    ] = None,
+) -> None:
+    """Move what MLflow has tracked: every row is read back and compared before anything counts; the source stays."""
+    from flows.engine.mlflow_migration import migrate
+
+    moved = migrate(source or f"sqlite:///{find_root() / 'mlflow.db'}", target, artifacts=artifacts, named=named)
+    console = _console()
+    for name, count in sorted(moved.rows.items()):
+        console.print(f"{count:>9} {name}", markup=False)
+    console.print(f"{sum(moved.rows.values())} rows and {moved.files} files moved, read back and found equal.")
+    for note in moved.notes:
+        console.print(note, markup=False)
 
 
 @app.command()
