@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Literal
 
 from flows.engine import reaper
+from flows.engine.doors import open_doors
+from flows.engine.redaction import without_credentials
 from flows.engine.spool import REJECTED, backlog
 from flows.engine.tracking import default_uri
 
@@ -272,6 +274,11 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         yield Finding("left-over processes", "ok", "none")
 
 
+def _doors(root: Path) -> Iterator[Finding]:
+    found = [Finding("doors", door.status, door.says, door.fix) for door in open_doors(os.environ)]
+    yield from found or [Finding("doors", "ok", "nothing of ours can be reached from other machines")]
+
+
 def _ray(root: Path) -> Iterator[Finding]:
     version = importlib.metadata.version("ray")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_RAY:
@@ -293,7 +300,7 @@ def _mlflow(root: Path) -> Iterator[Finding]:
         yield _server("MLflow", uri, "/health", "Runs go on; records wait in the spool until it answers.")
         return
     if not uri.startswith("sqlite:///"):
-        yield Finding("MLflow", "ok", f"{re.sub('//[^@]*@', '//', uri)} (not looked into)")
+        yield Finding("MLflow", "ok", f"{without_credentials(uri)} (not looked into)")
         return
     path = Path(uri.removeprefix("sqlite:///"))
     yield _database(path, uri)
@@ -435,6 +442,7 @@ _CHECKS: tuple[tuple[str, Callable[[Path], Iterator[Finding]]], ...] = (
     ("DVC", _dvc),
     ("running", _lock),
     ("left-over processes", _leftovers),
+    ("doors", _doors),
     ("Ray", _ray),
     ("Prefect", _prefect),
     ("MLflow", _mlflow),
@@ -445,7 +453,7 @@ _CHECKS: tuple[tuple[str, Callable[[Path], Iterator[Finding]]], ...] = (
 
 
 def _server(name: str, uri: str, path: str, fix: str) -> Finding:
-    shown = re.sub("//[^@/]*@", "//", uri)
+    shown = without_credentials(uri)
     try:
         with urllib.request.urlopen(uri.rstrip("/") + path, timeout=SMALL_WAIT_SECONDS):
             return Finding(name, "ok", f"{shown} answers")

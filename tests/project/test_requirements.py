@@ -13,8 +13,22 @@ from tracked import ROOT, files, modules, tree
 
 INFRA = ROOT / "infra"
 
-# Versions below these have known weaknesses, or lack what SECURITY.md promises.
-OLDEST = {"ray": "2.60", "mlflow": "3.17.2", "torch": "2.10"}
+# Versions below these have published weaknesses, or lack what SECURITY.md promises: the audit by hand of
+# infra/audit.md, for machines from which no database of advisories can be reached. One line per kind of input.
+OLDEST = {
+    "ray": "2.60", "mlflow": "3.17.2", "torch": "2.10", "prefect": "3.8.8", "dvc": "3.67",
+    # What speaks to the network.
+    "aiohttp": "3.13.3", "urllib3": "2.6.3", "requests": "2.32.4", "h11": "0.16", "h2": "4.3", "certifi": "2024.7.4",
+    "idna": "3.7", "asyncssh": "2.14.2", "cryptography": "46.0.5", "grpcio": "1.65", "websockets": "13",
+    # What serves.
+    "starlette": "0.49.1", "werkzeug": "3.1.5", "gunicorn": "23", "flask-cors": "6.0.0", "jinja2": "3.1.6",
+    "mako": "1.2.2",
+    # What reads files of others.
+    "pillow": "12.1.1", "pyyaml": "5.4", "pyarrow": "14.0.1", "protobuf": "6.33.5", "fonttools": "4.60.2",
+    "safetensors": "0.4", "gitpython": "3.1.41", "sqlparse": "0.5.4",
+    # What installs.
+    "setuptools": "78.1.1", "filelock": "3.20.3", "virtualenv": "20.36.1",
+}  # fmt: skip
 
 
 def canonical(name: str) -> str:
