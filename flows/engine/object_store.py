@@ -76,9 +76,8 @@ class ObjectStore:
 
     def __init__(self, settings: Mapping[str, Any], cache: Path, *, linked: bool = False) -> None:
         from dvc.exceptions import DvcException
-        from dvc.fs import get_cloud_fs, localfs
+        from dvc.fs import RemoteMissingDepsError, get_cloud_fs, localfs
         from dvc_data.hashfile.db import get_odb
-        from dvc_objects.fs.errors import RemoteMissingDepsError
 
         # S3 clients tell of every retry on their own.
         logging.getLogger("botocore").setLevel(logging.ERROR)
