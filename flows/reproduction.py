@@ -35,7 +35,6 @@ from flows.engine.exchange import AWAY_FUNCTION
 from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
 from flows.engine.settled import Settled
 from flows.engine.supervision import Supervision
-from flows.engine.training_group import GROUP_FUNCTION, together
 from flows.engine.workspace_lock import command_line, workspace_lock
 from flows.stage import git_commit, log_tail
 
@@ -382,9 +381,7 @@ class _Run:
     def _call(self, node: Any) -> Call:
         spec = self._spec(node.address)
         call = stage_call(self.root, spec)
-        if self.exchange is not None:
-            call = self.exchange.call(call, spec.inputs.values())
-        return together(call) if call.resources.workers > 1 else call
+        return call if self.exchange is None else self.exchange.call(call, spec.inputs.values())
 
     def _read(self, node: Any, value: Mapping[str, Any]) -> Mapping[str, Any]:
         if self.exchange is not None:
@@ -425,7 +422,7 @@ class _Run:
         if self.remote is not None:
             self.exchange = Exchange(self.graph, self.remote, git_commit(self.root))
         dispatch = RayDispatch(
-            [STAGE_FUNCTION, AWAY_FUNCTION, GROUP_FUNCTION],
+            [STAGE_FUNCTION, AWAY_FUNCTION],
             address=self.address,
             preload=["torch", "polars", "pydantic"],
             code=None if self.exchange is None else self.root,

@@ -269,12 +269,17 @@ class RayDispatch:
         return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
     def submit(self, name: str, call: Call) -> Any:
-        """Submit a call; returns its handle."""
+        """Submit a call, for several workers through a group of them; returns its handle."""
+        from flows.engine.training_group import GROUP_FUNCTION, together
+
+        functions = self._functions
+        if call.resources.workers > 1 and call.function != GROUP_FUNCTION:
+            call, functions = together(call), functions | {GROUP_FUNCTION}
         options = call.resources.ray_options()
         if call.resources.exclusive:
             options |= self._whole_node(call.resources)
         task = self._remote.options(name=name, max_retries=self._retries, retry_exceptions=False, **options)
-        return task.remote(self._functions, call.function, dict(call.payload))
+        return task.remote(functions, call.function, dict(call.payload))
 
     def _whole_node(self, resources: Resources) -> dict[str, Any]:
         """Return the options that reserve the smallest node that holds a call."""

@@ -1,8 +1,8 @@
 """One training on several processes, possibly of several nodes: a process group made by Ray Train.
 
-The driver submits one call that reserves nothing; it starts the workers, which reserve what the stage declares for
-each, and waits for them. When a worker or its node is lost, Ray Train starts the group anew, and the training goes on
-from its checkpoint.
+For a stage with workers `RayDispatch.submit` submits one call that reserves nothing; it starts the workers, which
+reserve what the stage declares for each, and waits for them. When a worker or its node is lost, Ray Train starts the
+group anew, and the training goes on from its checkpoint.
 
     driver ── call ──> coordinator ── Ray Train ──> rank 0 .. W-1 ── torch process group ──> components.training
 """
