@@ -192,7 +192,7 @@ def _rows(connection: Connection, table: Table, columns: Iterable[str] | None = 
     from sqlalchemy import select
 
     chosen = [table.c[name] for name in (columns or table.columns.keys())]
-    found = connection.execution_options(stream_results=True).execute(select(*chosen))
+    found = connection.execute(select(*chosen), execution_options={"stream_results": True})
     for row in found.mappings():
         yield dict(row)
 
