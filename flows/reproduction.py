@@ -285,7 +285,7 @@ def reproduce(
         graph = DvcGraph(root, remote=remote)
         try:
             with graph.locked():
-                if remote is not None:
+                if remote is not None and not dry_run:
                     graph.fetch_runs()
                 if graph.stale("code"):
                     graph.commit("code")
