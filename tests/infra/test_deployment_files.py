@@ -208,7 +208,7 @@ def test_the_kubernetes_objects_are_confined_bounded_and_of_one_version():
     assert job["RayJob"]["spec"]["clusterSelector"] == {"ray.io/cluster": name}
     assert cluster["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == {"ray.io/cluster": name}
     assert cluster["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress"]
-    assert job["RayJob"]["spec"]["entrypoint"].startswith("tessera reproduce ")
+    assert re.search(r"&& tessera reproduce .* --remote store", job["RayJob"]["spec"]["entrypoint"])
 
 
 def test_the_cluster_launcher_file_is_one_that_ray_accepts():
