@@ -599,6 +599,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        import traceback
+
+        from flows.engine.redaction import redact
+
+        # A defect: its traceback is wanted whole, but for what a library put into its message.
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.errors import TesseraError
+from flows.engine.redaction import without_credentials
 
 
 class WorkspaceBusy(TesseraError):
@@ -80,5 +81,5 @@ def _busy(path: Path, text: str) -> str:
 
 
 def command_line() -> str:
-    """Return this process's command line as a person would have typed it."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return this process's command line as a person would have typed it, without passwords in addresses."""
+    return without_credentials(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))

@@ -12,8 +12,10 @@ import pytest
 from tracked import ROOT, files, text, texts
 from workspace import command, edit, make_workspace, write
 
+from flows import cli
 from flows.engine.mlflow_page import NoRuns, runs_page
 from flows.engine.tracking import Tracker
+from flows.engine.workspace_lock import command_line
 from flows.stage import run_request
 
 # Long random words, so that finding one is no accident.
@@ -112,6 +114,27 @@ def test_an_address_with_a_password_is_never_repeated(tmp_path, monkeypatch):
     tracker._note(f"nothing can be sent to {address}: refused {address}/api")
     assert "127.0.0.1:9" in tracker.state.problem
     assert "Yb5Gd3Hc8Jf6Ks1Q" not in tracker.state.problem
+
+
+def test_the_command_that_holds_a_workspace_is_shown_without_its_passwords(monkeypatch):
+    words = ["/usr/bin/tessera", "track", "migrate", "postgresql://tessera:Yb5Gd3Hc8Jf6Ks1Q@host/mlflow"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command_line() == "tessera track migrate postgresql://host/mlflow"
+
+
+def test_the_traceback_of_a_defect_shows_no_secret(monkeypatch, capsys):
+    def breaks() -> None:
+        raise ZeroDivisionError(f"connecting with {PLANTED['HF_TOKEN']} to http://me:Yb5Gd3Hc8Jf6Ks1Q@host")
+
+    monkeypatch.setenv("HF_TOKEN", PLANTED["HF_TOKEN"])
+    monkeypatch.setattr(cli, "app", breaks)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert "in breaks" in said
+    assert "connecting with [HF_TOKEN] to http://host" in said
+    assert not any(secret in said for secret in SPELLINGS)
 
 
 # Written in two parts where a whole one would be found in this file.
