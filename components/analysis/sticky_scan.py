@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.analysis.sticky_scoring import Edits, distance_curves, token_distances
+from components.analysis.sticky_scoring import Edits, distance_curves
 from components.encoders.sentence import SentenceEncoder
 from components.training.weights import read_tensors, write_tensors
 
@@ -26,7 +26,7 @@ def scan(
     checkpoint: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Measure every token on every pair.
 
     Args:
@@ -37,7 +37,7 @@ def scan(
         progress: Called with the tokens done and their number.
 
     Returns:
-        Distances (T, P, M, K), ids that one copy became (T, P), and distances D of tokens alone (T, P).
+        Distances (T, P, M, K) and ids that one copy became (T, P), as `distance_curves` returns them.
     """
     parts = []
     for begin in range(0, len(tokens), BLOCK):
@@ -45,11 +45,9 @@ def scan(
         if not path.is_file():
             block = tokens[begin : begin + BLOCK]
             distances, realised = distance_curves(encoder, block, edits)
-            apart = token_distances(encoder, block, edits.first)
-            found = {"distances": distances, "realised": realised, "apart": apart}
-            write_tensors({name: torch.from_numpy(values) for name, values in found.items()}, path)
+            write_tensors({"distances": torch.from_numpy(distances), "realised": torch.from_numpy(realised)}, path)
         parts.append(read_tensors(path))
         if progress is not None:
             progress(min(begin + BLOCK, len(tokens)), len(tokens))
-    joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-    return joined["distances"], joined["realised"], joined["apart"]
+    distances, realised = (torch.cat([part[name] for part in parts]).numpy() for name in ("distances", "realised"))
+    return distances, realised

@@ -218,7 +218,7 @@ def length_sorted_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Ite
     while first < len(order):
         last = min(first + batch_size, len(order))
         change = int(np.searchsorted(lengths, lengths[last - 1]))
-        if last < len(order) and change - first >= batch_size / 2:
+        if change - first >= batch_size / 2:
             last = change
         places = order[first:last]
         yield places, padded([rows[place] for place in places])

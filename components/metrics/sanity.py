@@ -285,6 +285,32 @@ def _interval(values: np.ndarray) -> float:
     return high - low
 
 
+def _found(name: str, given: str) -> float:
+    """Score 500 queries among 200 documents of which one each is relevant."""
+    import numpy as np
+
+    from components.metrics import retrieval
+
+    relevant = np.arange(500) % 200
+    scores = np.random.default_rng(0).random((500, 200))
+    if given == "equal":
+        scores[:] = 0
+    if given in ("first", "second"):
+        scores[np.arange(500), relevant] = 2
+    if given == "second":
+        scores[np.arange(500), (relevant + 1) % 200] = 3
+    return float(getattr(retrieval, name)(scores, relevant).mean())
+
+
+def _grouped(shuffled: bool) -> float:
+    import numpy as np
+
+    from components.metrics.retrieval import v_measure
+
+    classes = np.arange(4_000) % 4
+    return v_measure(classes, np.random.default_rng(0).permutation(classes) if shuffled else (classes + 1) % 4)
+
+
 def gates() -> tuple[Gate, ...]:
     """Return every gate, by metric."""
     truth = lambda: _normal(2, 400)  # noqa: E731 - drawn when a gate is scored, not when gates are listed
@@ -550,6 +576,19 @@ def gates() -> tuple[Gate, ...]:
         _exactly(
             "metrics.link_prediction.hits", "always the second rank, within 2", 1.0, lambda: _ranked("hits", within=2)
         ),
+        _exactly("metrics.retrieval.ranks", "equal scores for 200 documents", 200.0, lambda: _found("ranks", "equal")),
+        _exactly("metrics.retrieval.ndcg", "the relevant document first", 1.0, lambda: _found("ndcg", "first")),
+        _about(
+            "metrics.retrieval.ndcg", "random scores of 200 documents", 0.023, lambda: _found("ndcg", "random"), 0.015
+        ),
+        _exactly(
+            "metrics.retrieval.reciprocal_rank",
+            "the relevant document second",
+            0.5,
+            lambda: _found("reciprocal_rank", "second"),
+        ),
+        _exactly("metrics.retrieval.v_measure", "the classes under other names", 1.0, lambda: _grouped(shuffled=False)),
+        _about("metrics.retrieval.v_measure", "shuffled classes", 0.0, lambda: _grouped(shuffled=True), 0.01),
         _exactly("metrics.rouge.rouge_l", "the reference", 1.0, lambda: _rouge([1, 2, 3, 4])),
         _exactly("metrics.rouge.rouge_l", "no token of the reference", 0.0, lambda: _rouge([5, 6, 7, 8])),
         _exactly("metrics.rouge.rouge_l", "the reference reversed", 0.25, lambda: _rouge([4, 3, 2, 1])),

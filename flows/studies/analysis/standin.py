@@ -14,7 +14,7 @@ from components.data import multi30k, shapes
 from components.data.images import encode_png
 from components.errors import TesseraError
 from components.metrics.tables import write_parquet
-from flows.studies.analysis import sentence_standin
+from flows.studies.analysis import scan_standin, sentence_standin
 
 _CODES = 24
 _WORDS = [
@@ -115,6 +115,9 @@ def make_base(name: str, directory: Path) -> None:
     Raises:
         TesseraError: The study uses no such base.
     """
+    if name in scan_standin.BASES:
+        scan_standin.make(directory)
+        return
     if name not in _BASES:
         raise TesseraError(f"{name!r} is no base of the analysis study; expected one of {', '.join(_BASES)}.")
     channels, side = _BASES[name]

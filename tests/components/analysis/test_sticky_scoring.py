@@ -186,6 +186,3 @@ def test_a_scan_that_was_interrupted_gives_the_same_numbers(tmp_path, monkeypatc
     assert measured == [["g", "h"]]
     for one, other in zip(whole, resumed, strict=True):
         assert np.array_equal(one, other)
-    np.testing.assert_array_equal(
-        np.argsort(token_scores(whole[0], whole[2])), np.argsort(token_scores(resumed[0], resumed[2]))
-    )
