@@ -8,13 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from ray_cluster import cluster, free_port, separation_refused
-from workspace import command, commit, make_workspace, write
+from ray_cluster import Cluster, cluster, free_port, separation_refused
+from workspace import command, commit, edit, make_workspace, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KEYS = {
@@ -42,34 +45,48 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def place(made):
     """A cluster of three nodes, two of them separate, and an S3 store that all reach."""
+    with somewhere_else(made[0], client=True) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def jobs(made):
+    """The same, and jobs may be submitted to it."""
+    with somewhere_else(made[0], dashboard=True) as nodes:
+        yield nodes
+
+
+@contextlib.contextmanager
+def somewhere_else(root: Path, **kinds: bool) -> Iterator[Cluster]:
     if reason := separation_refused():
         pytest.skip(f"network namespaces need more rights: {reason}")
     import boto3
 
     wanted = [{"cpus": 0}, {"cpus": 1}, {"cpus": 1}]
-    with contextlib.ExitStack() as stack:
-        nodes = stack.enter_context(cluster(wanted, client=True, dashboard=True, separate=[made[0].parent], **KEYS))
+    with cluster(wanted, separate=[root.parent], **kinds, **KEYS) as nodes:
         host, port = nodes.nodes[0].host, free_port(nodes.nodes[0].host)
         server = subprocess.Popen(
             [str(Path(sys.executable).with_name("moto_server")), "-H", host, "-p", str(port)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        stack.callback(server.wait)
-        stack.callback(server.kill)
-        url = f"http://{host}:{port}"
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(url, timeout=1).close()
-                break
-        session = boto3.Session("testing", "planted-secret", region_name="us-east-1")
-        session.client("s3", endpoint_url=url).create_bucket(Bucket="papers")
-        for words in (
-            ["add", "-d", "store", "s3://papers/store"],
-            ["modify", "store", "endpointurl", url],
-        ):
-            command(made[0], sys.executable, "-m", "dvc", "remote", *words)
-        commit(made[0], "remote")
-        yield nodes
+        try:
+            url = f"http://{host}:{port}"
+            deadline = time.monotonic() + 120
+            while True:
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                assert time.monotonic() < deadline, "the S3 store does not answer"
+                time.sleep(0.2)
+            session = boto3.Session("testing", KEYS["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1")
+            session.client("s3", endpoint_url=url).create_bucket(Bucket="papers")
+            for words in (["add", "-f", "-d", "store", "s3://papers/store"], ["modify", "store", "endpointurl", url]):
+                command(root, sys.executable, "-m", "dvc", "remote", *words)
+            commit(root, "remote")
+            yield nodes
+        finally:
+            server.kill()
+            server.wait()
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -123,31 +140,27 @@ def test_through_a_remote_the_lock_is_that_of_a_run_on_one_machine(made, place):
     assert hashes(other) == hashes(made[1])
 
 
-def test_a_submitted_job_leaves_its_runs_in_the_remote(made, place):
+def test_a_submitted_job_leaves_its_runs_in_the_remote(made, jobs):
     root = copy(made, "job")
-    write(
-        root,
-        "params/toy-0/paper.yaml",
-        (root / "params/toy-0/paper.yaml").read_text().replace("minutes: 1", "steps: 9"),
-    )
-    done = tessera(place, root, "sync")
+    edit(root, "params/toy-0/paper.yaml", "minutes: 1", "minutes: 1, steps: 9")
+    done = tessera(jobs, root, "sync")
     assert done.returncode == 0, done.stderr
-    words = ["job", "submit", "--address", place.dashboard, "--working-dir", ".", "--"]
+    words = ["job", "submit", "--address", jobs.dashboard, "--working-dir", ".", "--"]
     job = subprocess.run(
         [str(Path(sys.executable).with_name("ray")), *words, sys.executable, "-m", "flows.cli", "reproduce", "toy-0"],
-        cwd=root, env=place.environment, capture_output=True, text=True, timeout=900,
+        cwd=root, env=jobs.environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
     assert "mean-is-close" in job.stdout
     assert not (root / "runs").exists()
-    done = tessera(place, root, "reproduce", "toy-0", "--address", place.address, "--remote", "store")
+    done = tessera(jobs, root, "reproduce", "toy-0", "--address", jobs.address, "--remote", "store")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("cached toy-0") == 12
 
 
-def test_a_job_submitted_without_the_token_is_refused(place):
+def test_a_job_submitted_without_the_token_is_refused(jobs):
     request = urllib.request.Request(
-        f"{place.dashboard}/api/jobs/", data=b'{"entrypoint": "true"}', headers={"Content-Type": "application/json"}
+        f"{jobs.dashboard}/api/jobs/", data=b'{"entrypoint": "true"}', headers={"Content-Type": "application/json"}
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=60)
