@@ -84,7 +84,9 @@ def speak_and_read(
         table.add_items(metric, rows, unit="percent", items=speech.names, normaliser="words")
     likely = _Likelihood(judge)
     for temperature, utterances in drawn.items():
-        texts = [text.split() for text in judge.transcribe([render(each) for each in utterances])]
+        heard = judge.transcribe([render(each) for each in utterances])
+        # A transcript can stop inside a word, where no whole one was likelier.
+        texts = [[word for word in text.split() if word in judge.words] for text in heard]
         at = {"temperature": temperature}
         words = sum(map(len, texts)) + len(texts)
         table.add("transcript_nats", likely.nats(texts) / words, unit="nats/word", at=at, samples=len(texts))
