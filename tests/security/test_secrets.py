@@ -86,7 +86,7 @@ def test_a_failing_stage_leaves_no_secret_in_its_log_or_on_the_screen(leaking):
 
 @pytest.mark.slow
 def test_a_failing_run_leaves_no_secret_in_any_file_record_or_message(leaking):
-    done = command(leaking, sys.executable, "-m", "flows.cli", "reproduce", "toy-0", check=False)
+    done = command(leaking, sys.executable, "-m", "flows.cli", "reproduce", "toy-0", check=False, timeout=280)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "no weights" in done.stdout
     assert not any(secret in done.stdout + done.stderr for secret in SPELLINGS)

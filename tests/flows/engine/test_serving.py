@@ -150,7 +150,7 @@ def ask(url: str, body: object = None, headers: dict[str, str] | None = None) ->
 
 def first_answer(process: subprocess.Popen, log: Path, *question: object) -> int:
     """Ask until somebody answers."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if status := ask(*question):
             return status
