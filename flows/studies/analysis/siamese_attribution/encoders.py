@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from components.encoders.hub import load_encoder
 from components.encoders.random_sentence import redraw
-from components.encoders.sentence import SentenceEncoder, load_sentence_encoder
+from components.encoders.sentence import SentenceEncoder
 from components.finetune.siamese import UpperLayers
 from components.training.determinism import derive_seed
 from components.training.weights import load_weights
@@ -15,7 +16,7 @@ _RANDOM_LAYERS = 1
 
 def published(stage: StageContext) -> SentenceEncoder:
     """Return the encoder that the stage names."""
-    return load_sentence_encoder(stage.inputs[f"data/{stage.params.encoder}"]).to(stage.device)
+    return load_encoder(stage.inputs[f"data/{stage.params.encoder}"]).to(stage.device)
 
 
 def random_layers(stage: StageContext) -> SentenceEncoder:

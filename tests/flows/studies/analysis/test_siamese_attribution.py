@@ -13,8 +13,11 @@ import torch
 from scipy.stats import spearmanr
 
 from components.analysis.attribution_groups import LabelledPair
+from components.encoders.hub import PUBLISHED, build
+from components.encoders.random_sentence import word_piece_tokenizer
 from components.encoders.sentence import load_sentence_encoder
 from components.errors import TesseraError
+from components.finetune.siamese import UpperLayers
 from components.metrics.tables import MetricTable
 from components.training.determinism import reset
 from flows.declarations.resolve import resolve
@@ -235,3 +238,19 @@ def test_the_sizes_of_the_small_profile_are_those_of_the_specification():
     assert tune.test_pairs == 581
     plain = resolve(PAPER, VARIANT, "plain_finetuned", "small", "train")
     assert plain.model_copy(update={"shifted": True}) == tune
+
+
+def test_the_full_profile_builds_the_encoders_of_the_paper():
+    expected = PAPER.profiles["full"].expect
+    for arm, declared in PAPER.arms_of(VARIANT).items():
+        params = resolve(PAPER, VARIANT, arm, "full", "evaluate")
+        described = PUBLISHED[f"sentence-transformers/{params.encoder}"]
+        assert max(params.layer, *params.deep_layers) < described["num_hidden_layers"]
+        assert params.tuned_from == 0 or not declared.trains
+    for name, key in (("all-mpnet-base-v2", "mpnet"), ("all-distilroberta-v1", "distilroberta")):
+        with torch.device("meta"):
+            encoder = build(PUBLISHED[f"sentence-transformers/{name}"], word_piece_tokenizer(["a"]))
+            upper = UpperLayers(encoder, 0, shifted=True)
+        count = sum(parameter.numel() for parameter in encoder.parameters())
+        assert count == pytest.approx(expected[f"parameters_of_{key}"], rel=0.01)
+        assert len(upper.layers) == encoder.config.layers
