@@ -26,6 +26,7 @@ from typing import Any
 
 import flows
 from components.errors import TesseraError
+from flows.engine.digests import read_units
 from flows.engine.object_store import ObjectStore
 from flows.stage import GIT_COMMIT, find_stage, run_request
 
@@ -72,12 +73,10 @@ def code_root() -> Path:
 
 def _key(request: Mapping[str, Any]) -> str:
     """Name an attempt at a stage: the same for the same stage, inputs, code and parameters."""
-    digests = hashlib.sha256()
-    for path in sorted((code_root() / "params").rglob("digests.json")):
-        digests.update(path.read_bytes())
+    spec = find_stage(code_root(), list(request["arguments"]), request["profile"], request.get("under", ""))
     known = [request[key] for key in ("arguments", "profile", "set", "under") if key in request]
-    known.append(request["away"]["inputs"])
-    return hashlib.sha256(json.dumps([*known, digests.hexdigest()], sort_keys=True).encode()).hexdigest()[:24]
+    known += [request["away"]["inputs"], read_units(code_root(), spec).get(spec.unit)]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:24]
 
 
 @contextlib.contextmanager
