@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-RAY = str(Path(sys.executable).with_name("ray"))
+RAY = [sys.executable, "-m", "patient_ray"]
 HIDE = 'for folder in $HIDDEN; do mount -t tmpfs tmpfs "$folder" || exit 9; done; exec "$@"'
 MARK = "TESSERA_TEST_NODE"
 ATTEMPTS = 4
@@ -104,7 +104,7 @@ def cluster(
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1", "OMP_NUM_THREADS": "1",
         "RAY_gcs_server_request_timeout_seconds": "60", "RAY_raylet_start_wait_time_s": "120",
-        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "200", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "200", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_agent_register_timeout_ms": "300000",
     } | variables  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
@@ -121,7 +121,7 @@ def cluster(
         )
         stack.callback(_stop, made)
         for number, wanted in enumerate(nodes):
-            words = [RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
+            words = [*RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
             words += ["--object-store-memory=80000000", "--temp-dir", str(temporary)]
             words += [f"--num-cpus={wanted.get('cpus', 1)}", f"--num-gpus={wanted.get('gpus', 0)}"]
             words += ["--resources", json.dumps(wanted.get("resources", {}))]
