@@ -104,7 +104,8 @@ def cluster(
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1", "OMP_NUM_THREADS": "1",
         "RAY_gcs_server_request_timeout_seconds": "60", "RAY_raylet_start_wait_time_s": "120",
-        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "200", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_agent_register_timeout_ms": "300000",
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "200", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        "RAY_agent_register_timeout_ms": "300000",
     } | variables  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
