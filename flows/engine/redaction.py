@@ -43,7 +43,7 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return a text whose addresses have no user and password: `http://a:b@host/` becomes `http://host/`."""
+    """Return a text whose addresses have no user and password, but begin with their host."""
     return re.sub(r"(?<=://)[^\s/?#@]+@", "", text)
 
 
