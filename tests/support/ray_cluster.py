@@ -126,7 +126,9 @@ def cluster(
             words += ["--object-store-memory=80000000", "--temp-dir", str(temporary)]
             words += [f"--num-cpus={wanted.get('cpus', 1)}", f"--num-gpus={wanted.get('gpus', 0)}"]
             words += ["--resources", json.dumps(wanted.get("resources", {}))]
-            words += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", "--metrics-export-port=0"]
+            # Where a port is left to an agent, a raylet waits twenty seconds to be told of it, and then dies.
+            for agent in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent"):
+                words += [f"--{agent}-port={free_port()}"]
             if "memory" in wanted:
                 words += [f"--memory={wanted['memory']}"]
             prefix: list[str] = []
