@@ -15,7 +15,7 @@ Source: Reimers and Gurevych 2019, "Sentence-BERT", section 3; all-MiniLM-L6-v2:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -154,7 +154,6 @@ class SentenceEncoder(nn.Module):
         batch_size: int = _BATCH,
         *,
         max_length: int = MAX_LENGTH,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Return the vectors (N, D) of unit length of texts, in their order.
 
@@ -162,28 +161,18 @@ class SentenceEncoder(nn.Module):
             texts: Any number of texts.
             batch_size: Texts of a batch. Batches are made of texts of about equal length, so that little is padded.
             max_length: Most tokens of a text.
-            progress: Called with the texts done and their number, after each batch.
         """
-        return self.encode_ids(self.token_ids(texts, max_length), batch_size, progress=progress)
+        return self.encode_ids(self.token_ids(texts, max_length), batch_size)
 
     @torch.inference_mode()
-    def encode_ids(
-        self,
-        rows: Sequence[Sequence[int]],
-        batch_size: int = _BATCH,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
+    def encode_ids(self, rows: Sequence[Sequence[int]], batch_size: int = _BATCH) -> Tensor:
         """Return the vectors (N, D) of texts given by their token ids, as `encode` does."""
-        order, parts, done = [], [], 0
+        order, parts = [], []
         for places, tokens in length_sorted_batches(rows, batch_size):
             ids = tokens.ids.to(self.device, non_blocking=True)
             mask = None if bool(tokens.mask.all()) else tokens.mask.to(self.device, non_blocking=True)
             parts.append(self(ids, mask))
             order.append(places)
-            done += len(places)
-            if progress is not None:
-                progress(done, len(rows))
         if not parts:
             return torch.empty(0, self.config.width, device=self.device)
         vectors = torch.cat(parts)

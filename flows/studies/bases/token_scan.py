@@ -43,12 +43,6 @@ def train(stage: StageContext) -> None:
     first, second = ([sentences[row] for row in rows] for rows in (pairs.first, pairs.second))
     generator = np.random.default_rng(derive_seed(stage.seed, _PLACES))
     edits = prepare(encoder, first, second, params.copies, generator)
-    if params.most_tokens:
-        usable, tokens, vectors = (
-            usable[: params.most_tokens],
-            tokens[: params.most_tokens],
-            vectors[: params.most_tokens],
-        )
     distances, realised = scan(encoder, tokens, edits, stage.checkpoint, progress=stage.progress)
     apart = 1 - (vectors.double() @ edits.first.t().to(vectors.device)).cpu().numpy()
     ranking = pl.DataFrame(
@@ -65,7 +59,7 @@ def train(stage: StageContext) -> None:
     description = {
         "encoder": params.encoder,
         "mean_similarity": centre,
-        "usable": len(usable_tokens(encoder)),
+        "usable": len(tokens),
         "vocabulary": len(names),
         "first": first,
         "second": second,
@@ -78,7 +72,6 @@ def train(stage: StageContext) -> None:
     _write_text(stage.output / DESCRIPTION, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
     table = MetricTable()
     table.add("usable_tokens", description["usable"], unit="tokens", samples=len(names))
-    table.add("scanned_tokens", len(tokens), unit="tokens", samples=len(tokens))
     table.add("mean_similarity", centre, unit="", samples=len(vectors))
     table.add("read_as_one_token", float((realised == 1).mean()), unit="share", samples=realised.size)
     table.write(stage.output)

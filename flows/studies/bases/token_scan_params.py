@@ -24,8 +24,6 @@ class Params(StudyParams):
     """Pairs of sentences that every token is scored on."""
     copies: tuple[int, ...] = (1, 4, 8)
     """Numbers of copies inserted."""
-    most_tokens: int = Field(0, ge=0)
-    """Tokens scanned, the first usable ones; 0 for all."""
 
 
 def components(params: Params, kind: str) -> tuple[str, ...]:

@@ -119,8 +119,8 @@ class _Figures(RunFigures):
         caption = (
             "Weighted share of cases (pairs of sentences, three places of insertion) in which inserting a token "
             "moves the cosine of a pair toward the mean cosine of tokens. One dot per token and sample. A "
-            "detected token was chosen on one half of the pairs and is shown on the other. A token that does "
-            "nothing in particular would lie near one half."
+            "detected token was chosen on one half of the pairs and is shown on the other. Dotted: the "
+            "threshold of the check."
         )
         shown = list(self._shown())
         if not shown:
@@ -137,7 +137,7 @@ class _Figures(RunFigures):
             axis.set_yticks(range(len(shown)), [name for _, _, name in shown])
             axis.invert_yaxis()
             axis.set_xlim(-0.02, 1.02)
-            axis.set_xlabel("share of cases moved toward the mean (dotted: threshold)")
+            axis.set_xlabel("share of cases moved toward the mean")
 
     def pairs(self) -> None:
         """Draw the cosine of each pair after insertion against before."""
