@@ -90,6 +90,9 @@ class AttributionFigures(RunFigures):
                 axis.plot(places, start * (places[0] / places) ** order, color="#aaaaaa", linewidth=0.8)
                 axis.set_xscale("log")
                 axis.set_yscale("log")
+                ticks = sorted({*of_rule["points"].to_list(), *([1] if rule == "right" else [])})
+                axis.set_xticks(ticks, [str(tick) for tick in ticks])
+                axis.minorticks_off()
                 axis.set_xlabel("points N of the integral")
                 axis.set_title({"right": "right ends", "midpoint": "middles"}[rule], fontsize=9)
             if self.has("gradient_x_input"):
