@@ -82,10 +82,9 @@ class AttributionFigures(RunFigures):
                     label = f"before layer {layer} ({part['pair'].n_unique()} pairs)"
                     axis.plot(points["points"], points["0.5"], "o-", color=colour, markersize=3, label=label)
                     axis.fill_between(points["points"], points["0.25"], points["0.75"], color=colour, alpha=0.2, lw=0)
-                places = np.array(
-                    sorted(frame.filter(pl.col("rule") == rule)["points"].unique().to_list()), dtype=float
-                )
-                start = frame.filter((pl.col("rule") == rule) & (pl.col("points") == places[0]))["error"].median()
+                of_rule = frame.filter(pl.col("rule") == rule)
+                places = np.sort(of_rule["points"].unique().to_numpy()).astype(float)
+                start = of_rule.filter(pl.col("points") == places[0])["error"].median()
                 order = 1 if rule == "right" else 2
                 axis.plot(places, start * (places[0] / places) ** order, color="#aaaaaa", linewidth=0.8)
                 axis.set_xscale("log")
