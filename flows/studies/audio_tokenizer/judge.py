@@ -143,9 +143,8 @@ class RateFigures(RunFigures):
         columns = 3
         rows = -(-len(files) // columns)
         caption = (
-            "The first test string of connected digits after the tokens of every arm, seed of the first run: log-mel "
-            "frames in dB of full scale, the same colours everywhere. Few levels cut valleys into steps, few codes "
-            "blur harmonics, and clusters keep the phones but not the voice."
+            "The first test string of connected digits after the tokens of every arm, of the arm's first seed: log-mel "
+            "frames in dB of full scale, the same colours everywhere."
         )
         spectra = LogMelFrames()
         with self.figure("spectrograms", caption, rows, columns, (11, 1.5 * rows + 0.5)) as (figure, axes):
