@@ -22,12 +22,13 @@ from flows.declarations.workspace import Workspace
 from flows.ledger.figures import read_figures
 from flows.smoke import make_stand_ins, smoke_plan
 from flows.stage import run_stage
-from flows.studies.context import StageContext
+from flows.studies.context import JudgeContext, StageContext
 from flows.studies.token_reduction import standin
 from flows.studies.token_reduction.methods import reducer
 from flows.studies.token_reduction.pitome import answers, clusters, pictures
 from flows.studies.token_reduction.pitome.evaluate import evaluate
 from flows.studies.token_reduction.pitome.judge import TASKS
+from flows.studies.token_reduction.pitome.token_figures import TokenFigures
 from flows.studies.token_reduction.questions import ReductionError, asked, seeing
 
 ROOT = Path(__file__).parents[4]
@@ -242,6 +243,30 @@ def test_figures_have_captions(runs, variant):
     }  # fmt: skip
     assert set(captions) == FIGURES[variant]
     assert all(len(caption) > 60 for caption in captions.values())
+
+
+def test_arms_are_shown_side_by_side_at_a_ratio_that_all_of_them_have(runs, tmp_path):
+    measured = runs / "runs" / PAPER.slug / "pictures" / "evaluate"
+    evaluations = {(arm, 0): tmp_path / arm for arm in ("full", "pitome", "tome", "no_protect")}
+    for (arm, _), copy in evaluations.items():
+        copy.mkdir()
+        samples, rows = (
+            pl.read_parquet(measured / arm / "s0" / "run" / name) for name in ("samples.parquet", "metrics.parquet")
+        )
+        if arm != "no_protect":
+            # Only the ablation stops at the ratios of the claims.
+            samples = pl.concat([samples, samples.with_columns(ratio=pl.lit(0.6))])
+            lower = rows.filter(pl.col("at").str.contains("ratio=0.8"))
+            lower = lower.with_columns(pl.col("at").str.replace("ratio=0.8", "ratio=0.6", literal=True))
+            rows = pl.concat([rows, lower])
+        samples.write_parquet(copy / "samples.parquet")
+        rows.write_parquet(copy / "metrics.parquet")
+    figures = TokenFigures(JudgeContext(PAPER, "pictures", "small", evaluations, {}, tmp_path))
+    figures.merged()
+    figures.settings()
+    captions = {figure.name: figure.caption for figure in read_figures(tmp_path)}
+    assert "at a keep ratio of 0.8 " in captions["merged-patches"]
+    assert "at a keep ratio of 0.8 " in captions["settings"]
 
 
 def test_arms_are_the_methods_that_they_say():
