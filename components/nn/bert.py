@@ -1,6 +1,6 @@
 """The encoder of BERT: sums of embeddings, then post-norm layers of self-attention and an MLP.
 
-    ids -- word + position + segment embedding -- LayerNorm -- L times [ attention --(+)-- LayerNorm -- MLP --(+)-- LayerNorm ]
+    ids -- word + position + segment -- LayerNorm -- L times [ attention --(+)-- LayerNorm -- MLP --(+)-- LayerNorm ]
 
 Attention is fused where only its result is wanted, and plain arithmetic where its maps are asked for or where
 derivatives are taken forward (`plain=True`: fused kernels have no forward-mode derivative). There is no dropout.
