@@ -145,7 +145,9 @@ class AttributionFigures(RunFigures):
                 axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
                 axis.set_yticks(range(len(names)), names, fontsize=7)
                 for row, column in zip(*np.nonzero(np.isfinite(grid)), strict=True):
-                    axis.text(column, row, f"{grid[row, column]:.1f}", ha="center", va="center", fontsize=6)
+                    value = grid[row, column]
+                    ink = "black" if abs(value - 1) < 0.6 else "white"
+                    axis.text(column, row, f"{value:.1f}", color=ink, ha="center", va="center", fontsize=6)
                 axis.set_title({"tags": "parts of speech", "relations": "relations"}[labels], fontsize=9)
                 axis.set_xlabel("word of one sentence")
                 axis.set_ylabel("word of the other")
