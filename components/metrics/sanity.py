@@ -311,6 +311,15 @@ def _grouped(shuffled: bool) -> float:
     return v_measure(classes, np.random.default_rng(0).permutation(classes) if shuffled else (classes + 1) % 4)
 
 
+def _overlap(given: str) -> float:
+    from components.metrics.word_overlap import jaccard, words
+
+    if given == "words":
+        return len(words("The dog, the cat!"))
+    pairs = {"order": ("The dog bites", "Bites dog? the"), "apart": ("one two", "three"), "one": ("a dog", "a cat")}
+    return jaccard(*pairs[given])
+
+
 def gates() -> tuple[Gate, ...]:
     """Return every gate, by metric."""
     truth = lambda: _normal(2, 400)  # noqa: E731 - drawn when a gate is scored, not when gates are listed
@@ -576,6 +585,10 @@ def gates() -> tuple[Gate, ...]:
         _exactly(
             "metrics.link_prediction.hits", "always the second rank, within 2", 1.0, lambda: _ranked("hits", within=2)
         ),
+        _exactly("metrics.word_overlap.words", "four words, two of them the same", 3.0, lambda: _overlap("words")),
+        _exactly("metrics.word_overlap.jaccard", "the same words in another order", 1.0, lambda: _overlap("order")),
+        _exactly("metrics.word_overlap.jaccard", "texts without a common word", 0.0, lambda: _overlap("apart")),
+        _exactly("metrics.word_overlap.jaccard", "one of three words in common", 1 / 3, lambda: _overlap("one")),
         _exactly("metrics.retrieval.ranks", "equal scores for 200 documents", 200.0, lambda: _found("ranks", "equal")),
         _exactly("metrics.retrieval.ndcg", "the relevant document first", 1.0, lambda: _found("ndcg", "first")),
         _about(
