@@ -1,7 +1,6 @@
 import mmap
 
 import pytest
-import torch
 
 from components.errors import TesseraError
 from components.metrics.latency import latency

@@ -16,11 +16,11 @@ from flows.studies.context import JudgeContext
 from flows.studies.figures import RunFigures
 
 DETECTED, RANDOM = "std_detected", "random_tokens"
-RANKINGS = ("std_score", "no_distance_term", "random_score")
+RANKINGS = ("std_score", "no_distance_term", "bare_score", "random_score")
 _RESAMPLES, _PERMUTATIONS = 5, 6  # random streams
 _SHOWN = {
     "std_detected": ("#c8553d", "detected, cross-fitted"),
-    "std_shortlist_only": ("#e0932f", "top 25 of the scan, unverified"),
+    "std_shortlist_only": ("#e0932f", "top of the scan, unverified"),
     "random_tokens": ("#1b6ca8", "random tokens"),
     "frequent_words": ("#6b6b6b", "frequent words"),
 }
@@ -119,8 +119,8 @@ class _Figures(RunFigures):
         caption = (
             "Weighted share of cases (pairs of sentences, three places of insertion) in which inserting a token "
             "moves the cosine of a pair toward the mean cosine of tokens. One dot per token and sample. A "
-            "detected token was chosen on one half of the pairs and is shown on the other. Dotted: the "
-            "threshold of the check."
+            "detected token was chosen on one half of the pairs and is shown on the other. Dotted: what a "
+            "token has to exceed to be chosen, in each sample."
         )
         shown = list(self._shown())
         if not shown:
@@ -133,7 +133,8 @@ class _Figures(RunFigures):
                     judged = pl.read_parquet(run / JUDGED)["judged"].to_numpy()
                     places = row + generator.uniform(-0.25, 0.25, len(judged))
                     axis.plot(judged, places, ".", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
-            axis.axvline(0.95, color="#8a8a8a", linewidth=0.7, linestyle=":")
+            for _, frame in self.values(DETECTED, "verification_bar"):
+                axis.axvline(frame["value"][0], color="#8a8a8a", linewidth=0.7, linestyle=":")
             axis.set_yticks(range(len(shown)), [name for _, _, name in shown])
             axis.invert_yaxis()
             axis.set_xlim(-0.02, 1.02)

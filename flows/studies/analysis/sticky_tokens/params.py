@@ -9,7 +9,25 @@ from pydantic import Field
 from flows.declarations.metric import Metric
 from flows.declarations.parameters import StudyParams
 
-PUBLISHED = ("textbook", "satisfy", "trajectory", "julio", "functioning", "[CLS]", "gambia", "defendant")
+# All 21 sticky tokens of all-MiniLM-L6-v2 in the table of results of the authors' repository (March-7/StickyToken).
+PUBLISHED = (
+    *(
+        "（",
+        "textbook",
+        "h₂o",
+        "satisfy",
+        "trajectory",
+        "julio",
+        "functioning",
+        "[CLS]",
+        "₂",
+        "gambia",
+        "defendant",
+        "？",
+        "{",
+    ),
+    *("functioned", "imaginative", "cultivated", "う", "intelligent", "oskar", "whereupon", "intended"),
+)
 
 
 class TrainParams(StudyParams):
@@ -39,14 +57,16 @@ class TrainParams(StudyParams):
     """Pairs above the mean similarity, where a sticky token has to lower similarity."""
     copies: tuple[int, ...] = (4, 8)
     """Numbers of copies inserted, increasing."""
-    scan_tokens: int = Field(25, ge=1)
+    joint: Literal["spaced", "bare"] = "spaced"
+    """How copies in front and behind touch: spaces between, or none, as in the public code, where pieces may form."""
+    scan_tokens: int = Field(100, ge=1)
     """Tokens from the top of the scan that are verified."""
     random_tokens: int = Field(100, ge=1)
     """Random tokens that are verified beside them."""
     frequent_words: int = Field(50, ge=1)
     """Commonest words of the corpora that are verified."""
     published: tuple[str, ...] = PUBLISHED
-    """Tokens of the published list that are known here; 13 of its 21 are not."""
+    """Tokens of the published list."""
     study_tokens: int = Field(350, ge=2)
     """Random tokens that the published ones are ranked among, the same in every sample."""
     fragments: int = Field(32, ge=0)
@@ -60,8 +80,8 @@ class EvaluateParams(TrainParams):
 
     selection: Literal["cross_fitted", "all"] = "all"
     """Tokens that count on a half of the pairs: those verified on the other half, or all."""
-    threshold: float = Field(0.95, gt=0, le=1)
-    """Weighted share of cases moved toward the mean from which a token is sticky."""
+    outliers: float = Field(0.7, ge=0)
+    """Interquartile ranges above the third quartile of the candidates' shares of moved cases beyond which one passes."""
     least_detected: int = Field(3, ge=1)
     """Detected tokens of each half below which a sample judges nothing."""
     ranking: Literal["score", "no_distance", "random"] = "score"
@@ -101,6 +121,9 @@ METRICS = {
     "contraction": Metric("ratio", "lower", "Mean distance of cosine from the mean similarity after over before."),
     "mean_similarity": Metric("", "neither", "Mean cosine of all pairs of single tokens, diagonal included."),
     "measured_tokens": Metric("tokens", "neither", "Tokens that were inserted."),
+    "verification_bar": Metric(
+        "fraction", "neither", "Share of cases that a token has to move to pass the check, the mean of the two halves."
+    ),
     "tokens_detected": Metric("tokens", "neither", "Tokens verified on one half of the pairs, fewest of the two."),
     "enough_detected": Metric("", "higher", "1 where both halves detect as many tokens as are asked for, else 0."),
     "realised_copies": Metric("tokens", "neither", "Token ids that one inserted copy became."),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from components.analysis.sticky_insertion import MODES
 from components.analysis.sticky_pairs import Pairs, PairSets, pair_sets
 from components.analysis.sticky_scoring import Edits, prepare
 from components.analysis.sticky_vocabulary import special_tokens, vocabulary
@@ -71,7 +73,8 @@ class Sources:
         """Encode pairs and draw places of insertion, the same for every arm of a seed."""
         first, second = ([sentences[row] for row in rows] for rows in (pairs.first, pairs.second))
         generator = np.random.default_rng(derive_seed(self.seed, _PLACES))
-        return prepare(self.encoder, first, second, copies, generator)
+        edits = prepare(self.encoder, first, second, copies, generator)
+        return edits if self.params.joint == "spaced" else bare(edits)
 
     def tokens(self) -> pl.DataFrame:
         """Return the tokens that the parameters name: `token` (text to insert) and `kind`."""
@@ -116,6 +119,16 @@ class Sources:
             raise TokensError(f"{count} random tokens are wanted, {len(ordered)} are usable.")
         order = np.random.default_rng(derive_seed(seed, _TOKENS)).permutation(len(ordered))[:count]
         return [ordered[place] for place in sorted(order)]
+
+
+def bare(edits: Edits) -> Edits:
+    """Return the edits without spaces around copies in front and behind; copies at random places keep theirs."""
+    touching = len(edits.counts) * (len(MODES) - 1)
+
+    def closed(templates: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return [tuple(piece.strip() for piece in pieces) for pieces in templates[:touching]] + templates[touching:]
+
+    return dataclasses.replace(edits, pieces=[closed(pair) for pair in edits.pieces])
 
 
 def _frame(kinds: dict[str, list[str]]) -> pl.DataFrame:

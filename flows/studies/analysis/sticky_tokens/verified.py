@@ -25,12 +25,14 @@ class Verified:
         fractions: Weighted share of modes moved toward the mean, (T, P).
         halves: Pairs of each half.
         chosen: Tokens that count on each half.
+        bars: Share that a token had to exceed on the other half; nothing where all tokens count.
     """
 
     distances: np.ndarray
     fractions: np.ndarray
     halves: tuple[np.ndarray, np.ndarray]
     chosen: tuple[np.ndarray, np.ndarray]
+    bars: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, distances: np.ndarray, params: EvaluateParams) -> Verified:
@@ -39,10 +41,11 @@ class Verified:
         pairs = np.arange(distances.shape[1])
         halves = (pairs[::2], pairs[1::2])
         if params.selection == "all":
-            chosen = (np.arange(len(distances)),) * 2
-        else:
-            chosen = tuple(np.flatnonzero(fractions[:, other].mean(1) >= params.threshold) for other in halves[::-1])
-        return cls(distances, fractions, halves, chosen)
+            return cls(distances, fractions, halves, (np.arange(len(distances)),) * 2)
+        shares = [fractions[:, other].mean(1) for other in halves[::-1]]
+        bars = tuple(outlier_bar(share, params.outliers) for share in shares)
+        chosen = tuple(np.flatnonzero(share > bar) for share, bar in zip(shares, bars, strict=True))
+        return cls(distances, fractions, halves, chosen, bars)
 
     @property
     def counts(self) -> list[int]:
@@ -78,6 +81,12 @@ class Verified:
         return np.argsort(-self.fractions.mean(1), kind="stable")
 
 
+def outlier_bar(shares: np.ndarray, ranges: float) -> float:
+    """Return the value that lies so many interquartile ranges above the third quartile."""
+    lower, upper = np.quantile(shares, [0.25, 0.75])
+    return float(upper + ranges * (upper - lower))
+
+
 def measure(
     table: MetricTable, verified: Verified, above: np.ndarray | None, params: EvaluateParams, seed: int
 ) -> None:
@@ -100,6 +109,8 @@ def measure(
     fewest = min(verified.counts)
     table.add("tokens_detected", fewest, unit="tokens", samples=len(verified.distances))
     table.add("enough_detected", float(fewest >= params.least_detected), unit="", samples=2)
+    if verified.bars:
+        table.add("verification_bar", float(np.mean(verified.bars)), unit="fraction", samples=len(verified.distances))
     passing = sorted({token for tokens in verified.chosen for token in tokens.tolist()})
     if above is not None and passing:
         moved = moved_fractions(above[passing], toward_first=False).mean(0)

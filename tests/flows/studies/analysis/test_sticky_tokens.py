@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 import torch
 
-from components.analysis.sticky_scoring import moved_fractions
+from components.analysis.sticky_insertion import templates
+from components.analysis.sticky_scoring import Edits, moved_fractions
 from components.encoders.random_sentence import word_piece_tokenizer
 from components.encoders.sentence import SentenceEncoder
 from components.nn.bert import BertConfig
@@ -123,13 +124,38 @@ def params(**values) -> EvaluateParams:
 def test_a_token_verified_on_one_half_counts_on_the_other_half_only():
     pairs = np.arange(8)
     always, even, never = np.full(8, 0.5), np.where(pairs % 2 == 0, 0.5, 1.5), np.full(8, 1.5)
-    found = verified.Verified.of(curves(np.stack([always, even, never])), params(selection="cross_fitted"))
+    tokens = curves(np.stack([always, even, *[never] * 8]))
+    found = verified.Verified.of(tokens, params(selection="cross_fitted"))
     # Token 1 passes on the even pairs and is therefore judged on the odd ones, where it fails.
     assert [tokens.tolist() for tokens in found.chosen] == [[0], [0, 1]]
     assert found.by_pair().tolist() == [1, 0.5] * 4
     assert found.by_token() == {0: 1.0, 1: 0.0}
-    everything = verified.Verified.of(curves(np.stack([always, even, never])), params(selection="all"))
+    everything = verified.Verified.of(tokens[:3], params(selection="all"))
     assert everything.by_pair().tolist() == pytest.approx([2 / 3, 1 / 3] * 4)
+
+
+def test_the_bar_is_that_of_outliers_among_the_candidates():
+    shares = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
+    assert verified.outlier_bar(shares, 0.7) == pytest.approx(0.6 + 0.7 * 0.4)
+    assert verified.outlier_bar(np.full(5, 0.3), 0.7) == pytest.approx(0.3)
+    # Equal candidates are no outliers, however high they lie.
+    found = verified.Verified.of(curves(np.full((6, 8), 0.5)), params(selection="cross_fitted"))
+    assert found.counts == [0, 0]
+    assert found.bars == (1.0, 1.0)
+
+
+def test_bare_copies_touch_each_other_and_the_sentence_in_front_and_behind_only():
+    generator = np.random.default_rng(0)
+    edits = Edits(
+        torch.zeros(1, 2),
+        np.zeros(1),
+        [[each.pieces for each in templates("a b", (1, 2), generator)]],
+        np.ones(1),
+        (1, 2),
+    )
+    texts = ["X".join(pieces) for pieces in sources.bare(edits).pieces[0]]
+    assert texts[:4] == ["Xa b", "XXa b", "a bX", "a bXX"]
+    assert texts[4:] == ["X".join(pieces) for pieces in edits.pieces[0][4:]]
 
 
 def test_without_detected_tokens_numbers_stay_finite_and_the_gate_closes():
@@ -139,7 +165,8 @@ def test_without_detected_tokens_numbers_stay_finite_and_the_gate_closes():
     table = MetricTable()
     verified.measure(table, found, None, params(), 0)
     values = dict(table.frame().group_by("metric").agg(pl.col("value").mean()).rows())
-    assert values == {"verification_fraction": 0, "spread_ratio": 1, "tokens_detected": 0, "enough_detected": 0}
+    none = {"verification_fraction": 0, "verification_bar": 0, "tokens_detected": 0, "enough_detected": 0}
+    assert values == none | {"spread_ratio": 1}
 
 
 def test_the_rows_of_the_spread_ratio_average_to_the_ratio_of_standard_deviations():
