@@ -81,7 +81,7 @@ class EvaluateParams(TrainParams):
     selection: Literal["cross_fitted", "all"] = "all"
     """Tokens that count on a half of the pairs: those verified on the other half, or all."""
     outliers: float = Field(0.7, ge=0)
-    """Interquartile ranges above the third quartile of the candidates' shares of moved cases beyond which one passes."""
+    """Interquartile ranges above the third quartile of the candidates' shares of moved cases that one has to exceed."""
     least_detected: int = Field(3, ge=1)
     """Detected tokens of each half below which a sample judges nothing."""
     ranking: Literal["score", "no_distance", "random"] = "score"
