@@ -73,6 +73,51 @@ def test_with_a_lexicon_the_best_word_sequence_wins_under_acoustics_language_and
     assert scores[tuple(found)] == pytest.approx(max(scores.values()))
 
 
+def test_the_language_model_is_asked_with_the_two_words_before():
+    alpha, words = 0.8, [1, 2, 1]
+    language = WordTrigram([[0, 1], [1, 2, 1], [1, 2, 0], [2, 0]], len(WORDS))
+    labels = [LABELS[character] for character in "ab ba ab"]
+    log_probabilities = torch.full((1, len(labels), 4), -20.0, dtype=torch.float64)
+    log_probabilities[0, torch.arange(len(labels)), labels] = -1e-9
+    search = BeamSearch(50, lexicon=Lexicon.of(WORDS, LABELS), language=language, language_weight=alpha)
+    (found,), score = search(log_probabilities, torch.tensor([len(labels)]))
+    marked = [language.start, language.start, *words, language.end]
+    nats = sum(
+        float(language.log_probability(*(torch.tensor(each) for each in marked[at : at + 3])))
+        for at in range(len(marked) - 2)
+    )
+    assert found == labels
+    assert float(score) == pytest.approx(alpha * nats, abs=1e-6)
+
+
+def by_dictionary(scores: list[list[float]], beams: int) -> tuple[tuple[int, ...], float]:
+    """Prefix search with a dictionary of prefixes: probability of a path that ends in a blank, and in a label."""
+    known = {(): (1.0, 0.0)}
+    for frame in scores:
+        after: dict[tuple[int, ...], list[float]] = {}
+        for prefix, (blank, label) in known.items():
+            after.setdefault(prefix, [0.0, 0.0])[0] += (blank + label) * frame[0]
+            if prefix:
+                after[prefix][1] += label * frame[prefix[-1]]
+            for symbol in range(1, len(frame)):
+                mass = blank if prefix and prefix[-1] == symbol else blank + label
+                after.setdefault((*prefix, symbol), [0.0, 0.0])[1] += mass * frame[symbol]
+        kept = sorted(after, key=lambda prefix: -sum(after[prefix]))[:beams]
+        known = {prefix: tuple(after[prefix]) for prefix in kept}
+    best = max(known, key=lambda prefix: sum(known[prefix]))
+    return best, sum(known[best])
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 999), beams=st.sampled_from([1, 2, 3, 5, 8]))
+def test_a_narrow_beam_keeps_the_prefixes_that_a_dictionary_keeps(seed, beams):
+    log_probabilities = drawn(8, 3, seed)
+    expected, probability = by_dictionary(log_probabilities[0].exp().tolist(), beams)
+    (found,), score = BeamSearch(beams)(log_probabilities, torch.tensor([8]))
+    assert tuple(found) == expected
+    assert float(score.exp()) == pytest.approx(probability)
+
+
 def test_a_batch_decodes_each_utterance_as_it_would_alone():
     log_probabilities = drawn(9, 4, count=3)
     frames = torch.tensor([9, 3, 6])
