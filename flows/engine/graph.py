@@ -60,6 +60,7 @@ class DvcGraph:
             overrides["remote"] = remote
         try:
             self._repo: Repo = Repo(str(self.root), config={"core": overrides} if overrides else None)
+            self._repo.stage_cache._load = self._load_run
             graph = self._repo.index.graph
         except DvcException as error:
             raise GraphError(f"GraphError: DVC cannot read the stages under {self.root}: {_causes(error)}") from error
@@ -154,10 +155,6 @@ class DvcGraph:
             self._repo.stage_cache.restore(stage, pull=self._remote is not None)
         except RunCacheNotFoundError:
             return False
-        except TypeError:
-            if not self._has_empty_run_cache(stage):
-                raise
-            return False
         self.commit(address)
         return True
 
@@ -183,23 +180,36 @@ class DvcGraph:
 
     def runs_of(self, address: str) -> list[Path]:
         """Return the files of DVC's run cache that tell of a stage's committed run, below `cache`."""
-        from dvc.stage.cache import _can_hash, _get_stage_hash
-
         stage = self._stages[address]
-        if any(not out.use_cache for out in stage.outs) or not _can_hash(stage):
+        if any(not out.use_cache for out in stage.outs):
             return []
-        key = _get_stage_hash(stage)
-        folder = Path(self._repo.stage_cache.cache_dir, key[:2], key)
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        folder = self._run_folder(stage)
+        return [] if folder is None else sorted(path for path in folder.iterdir() if _is_whole_run(path))
 
-    def _has_empty_run_cache(self, stage: PipelineStage) -> bool:
-        """Tell whether a kill left the run cache's folder of a stage without an entry, which DVC cannot read."""
+    def _run_folder(self, stage: PipelineStage) -> Path | None:
+        """Return the folder of the run cache for the stage as its inputs are recorded; None where there is none."""
         from dvc.stage.cache import _can_hash, _get_stage_hash
 
         if not _can_hash(stage) or not (key := _get_stage_hash(stage)):
-            return False
+            return None
         folder = Path(self._repo.stage_cache.cache_dir, key[:2], key)
-        return folder.is_dir() and not any(folder.iterdir())
+        return folder if folder.is_dir() else None
+
+    def _load_run(self, stage: PipelineStage) -> dict | None:
+        """Load the newest run of a stage from the run cache, after removing what is none.
+
+        DVC takes the newest file there, also one that a kill or a full disk kept it from finishing under a temporary
+        name, and cannot read a folder without files.
+        """
+        folder = self._run_folder(stage)
+        if folder is not None:
+            entries = list(folder.iterdir())
+            unfinished = [path for path in entries if not _is_whole_run(path)]
+            for path in unfinished:
+                path.unlink(missing_ok=True)
+            if len(unfinished) == len(entries):
+                folder.rmdir()
+        return type(self._repo.stage_cache)._load(self._repo.stage_cache, stage)
 
     def commit(self, address: str) -> None:
         """Record a finished stage: hash its inputs and outputs, fill the caches, write its lock file.
@@ -261,6 +271,17 @@ class DvcGraph:
 
 def _in_git(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root, *root.parents))
+
+
+def _is_whole_run(path: Path) -> bool:
+    """Tell whether a file of the run cache is what its name, a hash of its content, says."""
+    from dvc.stage.cache import _get_cache_hash
+    from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
+
+    try:
+        return _get_cache_hash(load_yaml(path)) == path.name
+    except (YAMLFileCorruptedError, OSError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def _causes(error: BaseException) -> str:

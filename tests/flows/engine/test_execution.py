@@ -260,3 +260,18 @@ def test_a_folder_of_the_run_cache_that_a_kill_left_empty_stands_for_no_run(tmp_
     (tmp_path / "out").mkdir()
     states, _, _ = execute(tmp_path)
     assert set(states.values()) == {State.DONE}
+
+
+@pytest.mark.parametrize("content", ["cmd: 'ech", "cmd: echo\n", "cmd: echo\nouts: []\n", ""])
+def test_a_run_that_a_full_disk_kept_from_being_written_whole_stands_for_no_run(tmp_path, content):
+    toy_dag.make(tmp_path, DIAMOND)
+    execute(tmp_path)
+    for entry in list((tmp_path / ".dvc" / "cache" / "runs").glob("*/*/*")):
+        (entry.parent / "aXfO4tmp").write_text(content)  # DVC's temporary name, and the newest file of its folder
+        entry.unlink()
+    (tmp_path / "dvc.lock").unlink()
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    states, _, _ = execute(tmp_path)
+    assert set(states.values()) == {State.DONE}
+    assert not list((tmp_path / ".dvc" / "cache" / "runs").glob("*/*/aXfO4tmp"))
