@@ -1,26 +1,45 @@
-"""Keeps of `make bench` what a reader compares: the machine, the versions, and each row's median and spread."""
+"""Keeps of `make bench` what a reader compares: the machine, the versions, and each row's figures, bar and spread."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
+from pathlib import Path
 
-PACKAGES = ("torch", "ray", "dvc", "prefect", "mlflow", "numpy", "polars")
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from declared_rows import declared, published
+
+PACKAGES = ("torch", "ray", "dvc", "prefect", "mlflow", "numpy", "polars", "tokenizers", "constriction")
+PEERS = ("vector-quantize-pytorch", "datasets", "tiktoken")
+"""Optional; their versions are kept where they are installed."""
+
+_skipped: dict[str, str] = {}
+
+
+@pytest.fixture
+def one_thread():
+    """Computes on one thread, as a stage does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pytest_runtest_logreport(report):
+    """Remember why a test was skipped: a row that is missing says so."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _skipped[report.nodeid.rpartition("::")[2]] = report.longrepr[2].removeprefix("Skipped: ")
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    """Replace pytest-benchmark's record by a short one without host names or single timings."""
+    """Replace pytest-benchmark's record by the declared rows, without host names or single timings."""
     machine = output_json["machine_info"]
-    rows = [
-        {
-            "name": row["name"],
-            "median_seconds": row["stats"]["median"],
-            "interquartile_range_seconds": row["stats"]["iqr"],
-            "rounds": row["stats"]["rounds"],
-            **row["extra_info"],
-        }
-        for row in output_json["benchmarks"]
-    ]
+    measured = {row["name"]: (row["extra_info"], _timing(row["stats"])) for row in output_json["benchmarks"]}
     date = output_json["datetime"]
     output_json.clear()
     output_json.update(
@@ -31,6 +50,30 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
             "system": f"{machine['system']} {machine['machine']}",
             "python": machine["python_version"],
         },
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
-        rows=rows,
+        versions=_versions(),
+        **published(declared(), measured, _skipped),
     )
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Name the declared rows whose test was skipped."""
+    for test, reason in _skipped.items():
+        terminalreporter.write_line(f"not measured: {test}: {reason}")
+
+
+def _timing(stats) -> dict[str, float]:
+    return {
+        "median_seconds": stats["median"],
+        "interquartile_range_seconds": stats["iqr"],
+        "rounds": stats["rounds"],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    for name in PEERS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import limits
 import pytest
 import torch
+import turns
 from torch import Tensor
 
+from components.quantizers.bit_entropy import code_entropies
 from components.quantizers.euclidean_vq import EuclideanQuantizer
 from components.quantizers.fsq import FiniteScalarQuantizer
 from components.quantizers.lfq import LookupFreeQuantizer
@@ -37,11 +40,8 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread):
+    """Everything here computes on one thread."""
 
 
 class Pair(NamedTuple):
@@ -182,6 +182,7 @@ def test_a_training_pass_is_half_as_fast_again_as_the_peers(name, device, benchm
         peer_vectors_per_second=round(statistics.median(peer_rates[1:])),
         peer_vectors_at_once=pair.peer_vectors,
         ratio=round(ratio, 2),
+        interval=turns.interval([one / other for one, other in zip(own_rates[1:], peer_rates[1:], strict=True)]),
         bar_ratio=BAR,
         share_of_equal_codes=same,
         peer="vector-quantize-pytorch " + importlib.metadata.version("vector-quantize-pytorch"),
@@ -189,6 +190,113 @@ def test_a_training_pass_is_half_as_fast_again_as_the_peers(name, device, benchm
     print(benchmark.extra_info)
     assert same > 0.999
     assert ratio >= BAR
+
+
+APART = ("vq-1024", "vq-8192", "rvq-8x1024", "fsq-8-8-8-5-5-5", "lfq-12-bits")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", APART)
+def test_forward_backward_and_memory_apart(name, device, benchmark):
+    """The public table: vectors a second of each pass beside the peer and the limit, and what a training pass takes."""
+    peers = pytest.importorskip("vector_quantize_pytorch", reason="the peer is not installed")
+    torch.manual_seed(0)
+    pair = PAIRS[name](peers, device)
+    pair.ours.train()
+    vectors = torch.randn(1, VECTORS, pair.width, device=device)
+    upstream, generator = torch.randn_like(vectors), torch.Generator()
+    times: dict[str, list[float]] = {}
+
+    def timed(which: str, forward: Callable[[], tuple[Tensor, Tensor]], after: Callable[[], object]) -> None:
+        found = []
+        times.setdefault(f"{which} forward", []).append(seconds(lambda: found.append(forward()), device))
+
+        def back() -> None:
+            backward(found[0][0], found[0][1].sum(), upstream)
+            after()
+
+        times.setdefault(f"{which} backward", []).append(seconds(back, device))
+
+    def own() -> tuple[Tensor, Tensor]:
+        values, _, loss = pair.ours(vectors.detach().requires_grad_())
+        return values, loss
+
+    def peer() -> tuple[Tensor, Tensor]:
+        return pair.peer(vectors.detach().requires_grad_())
+
+    def own_pass() -> None:
+        timed("own", own, lambda: pair.ours.after_step(0, generator))
+
+    def peer_pass() -> None:
+        timed("peer", peer, lambda: None)
+
+    def interleaved() -> None:
+        own_pass()
+        peer_pass()
+
+    benchmark.pedantic(interleaved, rounds=max(3, min(pair.rounds, 20)), warmup_rounds=1)
+    kept = {which: values[1:] for which, values in times.items()}
+    found = {
+        way: turns.facts(kept[f"own {way}"], kept[f"peer {way}"], amount=VECTORS) for way in ("forward", "backward")
+    }
+    bounds = limits_of(name, pair.width, device)
+    benchmark.extra_info.update(
+        device=device,
+        forward=found["forward"] | {"limit": bounds[0]},
+        backward=found["backward"] | {"limit": bounds[1]},
+        memory=_memory(own_pass, peer_pass, device),
+    )
+    print(benchmark.extra_info)
+    assert benchmark.extra_info["forward"]["ratio"] >= 1
+
+
+def limits_of(name: str, width: int, device: str) -> tuple[float, float]:
+    """Return the most vectors a second of both passes: a product where codes are compared, else memory moved once."""
+    moved = limits.bytes_per_second(device)
+    # Forward reads vectors and writes values and int64 indices; backward reads and writes a gradient.
+    streamed = moved / (8 * width + 8)
+    operations = {"vq-1024": 2 * 1024 * width, "vq-8192": 2 * 8192 * width, "rvq-8x1024": 2 * 8 * 1024 * width}
+    forward = limits.products_per_second(device) / operations[name] if name in operations else streamed
+    return forward, moved / (8 * width)
+
+
+def _memory(own: Callable[[], object], peer: Callable[[], object], device: str) -> dict[str, float]:
+    measure = turns.peak_bytes if device == "cpu" else lambda work: _peak_bytes(work, device)
+    return {name: round(measure(work) / 2**20, 2) for name, work in (("ours", own), ("peer", peer))}
+
+
+def test_the_factorised_entropies_are_beside_the_full_form_at_2_to_the_8(benchmark):
+    bits, codes = 8, torch.tensor([[1.0 if code >> bit & 1 else -1.0 for bit in range(8)] for code in range(256)])
+    logits = torch.randn(VECTORS, bits, generator=torch.Generator().manual_seed(0))
+
+    def full(given: Tensor) -> tuple[Tensor, Tensor]:
+        # p(c | z) is proportional to exp(sum_i c_i l_i / 2), the product over bits written out over all codes.
+        log_p = (given @ codes.t() / 2).log_softmax(-1)
+        mean = log_p.exp().mean(0)
+        return -(log_p.exp() * log_p).sum(-1).mean(), torch.special.entr(mean).sum()
+
+    def gradient(entropies: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        given = logits.detach().requires_grad_()
+        per_vector, of_batch = entropies(given)
+        (per_vector - of_batch).backward()
+        return given.grad
+
+    mine, theirs = code_entropies(logits), full(logits)
+    torch.testing.assert_close(mine.per_vector, theirs[0], rtol=1e-5, atol=1e-5)
+    surplus = float(mine.of_batch - theirs[1])
+    times = turns.in_turns(
+        benchmark, {"ours": lambda: gradient(code_entropies), "peer": lambda: gradient(full)}, rounds=15
+    )
+    found = turns.facts(times["ours"], times["peer"], amount=VECTORS)
+    benchmark.extra_info.update(
+        found,
+        limit=limits.bytes_per_second() / (8 * bits),
+        entropy_of_batch_above_the_full_form_nats=surplus,
+        error_per_vector_nats=float((mine.per_vector - theirs[0]).abs()),
+    )
+    print(benchmark.extra_info)
+    assert surplus >= -1e-4
+    assert found["ratio"] >= 2
 
 
 @pytest.mark.parametrize("device", DEVICES)

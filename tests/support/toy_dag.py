@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -123,7 +124,9 @@ class ThreadDispatch:
         handle.cancel()
 
 
-def drive(root: Path, *, force: bool = False, prefect: bool = False, address: str | None = None) -> None:
+def drive(
+    root: Path, *, force: bool = False, prefect: bool = False, address: str | None = None, cpus: int = 2
+) -> None:
     """Run everything stale on a real Ray and print outcomes and timings: a driver that tests can kill."""
     began = time.monotonic()
     from flows.engine.dispatch import Call, RayDispatch
@@ -147,7 +150,7 @@ def drive(root: Path, *, force: bool = False, prefect: bool = False, address: st
     with workspace_lock(root / ".tessera" / "lock", command_line()):
         supervision = Supervision()
         supervision.start()
-        dispatch = RayDispatch([FUNCTION], address=address, cpus=None if address else 2)
+        dispatch = RayDispatch([FUNCTION], address=address, cpus=None if address else cpus)
         mirror = PrefectMirror(root / ".tessera" / "prefect", show if prefect else None)
         graph = DvcGraph(root)
         execution = Execution(
@@ -169,6 +172,7 @@ def drive(root: Path, *, force: bool = False, prefect: bool = False, address: st
     times["all"] = time.monotonic() - began
     for outcome in outcomes.values():
         print(outcome.address, outcome.state.name, outcome.message, flush=True)
+    times["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print("times", json.dumps(times), flush=True)
 
 
@@ -176,6 +180,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "--drive":
         options = sys.argv[2:]
         named = next((option.partition("=")[2] for option in options if option.startswith("--address=")), None)
-        drive(Path.cwd(), force="--force" in options, prefect="--prefect" in options, address=named)
+        cpus = next((int(option.partition("=")[2]) for option in options if option.startswith("--cpus=")), 2)
+        drive(Path.cwd(), force="--force" in options, prefect="--prefect" in options, address=named, cpus=cpus)
     else:
         work(Path.cwd(), sys.argv[1], sys.argv[2:])
