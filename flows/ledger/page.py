@@ -4,6 +4,7 @@
                                |         +--> papers/<slug>.html  claims, evidence, cost, code
                                |         +--> history.html        what was believed when
                            leaderboards ----> leaderboards/<study>.html
+                results/benchmarks.json ----> benchmarks.html     speed beside peers, minutes and memory
                                               reading.html, source/<module>.html, ledger.json and its schemas
 
 Every page is one file that needs nothing else: styles, script and drawings are inside it, figures are data URIs, and
@@ -26,7 +27,9 @@ from flows.declarations.files import write_if_changed
 from flows.declarations.metric import Metric
 from flows.declarations.study import StudyError, UnknownStudy, load_study
 from flows.declarations.workspace import Workspace
+from flows.ledger import budgets
 from flows.ledger.bars import ClaimBars, NoGitHistory, claim_bars
+from flows.ledger.benchmarks import benchmark_view, read_benchmarks
 from flows.ledger.board_view import board_view
 from flows.ledger.front_view import FAMILIES, front_view
 from flows.ledger.leaderboards import Board, leaderboards
@@ -71,6 +74,7 @@ def build(root: Path, site: Path) -> Path:
     _write_boards(site, made, entries, views, boards)
     _write_sources(site, made, sources, views)
     write(site / "index.html", made, "index.html", up="", here="papers", **front_view(entries, views, boards))
+    write(site / "benchmarks.html", made, "benchmarks.html", up="", here="speed", **_speed_view(workspace))
     write(site / "history.html", made, "history.html", up="", here="history", **_history_view(views))
     write(
         site / "reading.html",
@@ -183,6 +187,18 @@ def _keep_only(folder: Path, stems: set[str]) -> None:
     for page in folder.glob("*.html"):
         if page.name.removesuffix(".html") not in stems:
             page.unlink()
+
+
+def _speed_view(workspace: Workspace) -> dict[str, Any]:
+    """Benchmarks, and what the papers took beside what they declare."""
+    found = budgets.budgets(workspace)
+    return {
+        "measured": benchmark_view(read_benchmarks(workspace.root)),
+        "budgets": found,
+        "peak": budgets.highest_peak(found),
+        "slack": budgets.SLACK,
+        "most": budgets.MOST_GIB,
+    }
 
 
 def _history_view(views: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -124,9 +124,7 @@ class ThreadDispatch:
         handle.cancel()
 
 
-def drive(
-    root: Path, *, force: bool = False, prefect: bool = False, address: str | None = None, cpus: int = 2
-) -> None:
+def drive(root: Path, *, force: bool = False, prefect: bool = False, address: str | None = None, cpus: int = 2) -> None:
     """Run everything stale on a real Ray and print outcomes and timings: a driver that tests can kill."""
     began = time.monotonic()
     from flows.engine.dispatch import Call, RayDispatch

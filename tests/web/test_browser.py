@@ -20,6 +20,7 @@ PAGES = (
     "papers/waiting-paper.html",
     "leaderboards.html",
     "leaderboards/image-tokenizer.html",
+    "benchmarks.html",
     "history.html",
     "reading.html",
     "source/components.quantizers.vq.html",

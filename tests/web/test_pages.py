@@ -60,6 +60,7 @@ def pages(site):
 
 def test_there_is_a_page_for_each_declared_paper_each_study_with_entries_and_each_module_behind_a_number(pages):
     assert sorted(pages) == [
+        "benchmarks.html",
         "history.html",
         "index.html",
         "leaderboards.html",
