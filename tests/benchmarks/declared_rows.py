@@ -1,7 +1,8 @@
 """The rows of `make bench` under fixed names (`rows.yaml`), and how measurements become `results/benchmarks.json`.
 
 A row names its test and says where its figures stand in that test's `extra_info`; `forward.ours` is `ours` inside
-`forward`. Where nothing is said, `ours`, `peer`, `limit`, `ratio` and `interval` stand under these names.
+`forward`. A row that says nothing has `ours`, `peer`, `limit`, `ratio` and `interval` under these names, as far as they
+are there. What was never measured on a quiet machine stands in `pending.yaml`, with the reason.
 
     ratio   how many times better than the peer: above 1 is ahead, whether more or less of the unit is better
     share   ours over the physical limit, at most about 1
@@ -17,6 +18,7 @@ from typing import Any
 import yaml
 
 FILE = Path(__file__).with_name("rows.yaml")
+PENDING = Path(__file__).with_name("pending.yaml")
 FIGURES = ("ours", "peer", "limit", "ratio", "interval", "value")
 
 
@@ -89,10 +91,12 @@ class Row:
         return found | {"holds": holds}
 
     def _figure(self, figure: str, extra: Mapping[str, Any]) -> Any:
+        if self.figures and figure not in self.figures:
+            return None
         path, value = self.figures.get(figure, figure), extra
         for key in path.split("."):
             if not isinstance(value, Mapping) or key not in value:
-                if figure in self.figures or (figure == "ours" and "ours" not in self.figures):
+                if figure in self.figures or figure == "ours":
                     raise KeyError(f"{self.test} recorded no {path!r}, which row {self.name} takes as {figure!r}.")
                 return None
             value = value[key]
@@ -114,12 +118,15 @@ class Row:
 
 def declared(file: Path = FILE) -> list[Row]:
     """Return the declared rows in their order."""
-    rows = []
+    rows, pending = [], yaml.safe_load(PENDING.read_text(encoding="utf-8")) or []
+    reasons = {name: part["because"] for part in pending for name in part["rows"]}
     for part in yaml.safe_load(file.read_text(encoding="utf-8")):
         for name, values in part["rows"].items():
             given = dict(values)
             bar = Bar(**given.pop("bar")) if "bar" in given else None
-            rows.append(Row(name=name, part=part["part"], bar=bar, **given))
+            rows.append(Row(name=name, part=part["part"], bar=bar, pending=reasons.pop(name, ""), **given))
+    if reasons:
+        raise ValueError(f"{PENDING.name} names {sorted(reasons)}, which {file.name} does not declare.")
     return rows
 
 
