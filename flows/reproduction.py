@@ -7,6 +7,7 @@ Nothing here imports Prefect, Ray, MLflow or DVC at the top: a workspace in whic
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -33,6 +34,7 @@ from flows.engine.dispatch import Call, RayDispatch, Resources
 from flows.engine.display import Display
 from flows.engine.exchange import AWAY_FUNCTION
 from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
+from flows.engine.redaction import redact, without_credentials
 from flows.engine.settled import Settled
 from flows.engine.supervision import Supervision
 from flows.engine.workspace_lock import command_line, workspace_lock
@@ -371,6 +373,7 @@ class _Run:
             dispatch=dispatch,
             call=self._call,
             read=self._read,
+            explain=self._explain,
             jobs=self.jobs,
             force=force,
             settled=frozenset({"code"}),
@@ -388,6 +391,40 @@ class _Run:
             spec = self._spec(node.address)
             self.exchange.take(value, spec.output, spec.log)
         return read_result(self.root, value)
+
+    def _explain(self, node: Any, message: str) -> str:
+        """Add what is missing of: the path of the stage's log, its last lines, the command to try again.
+
+        A stage may fail without a word in its log: its worker died, it could not be recorded, nothing can hold it. The
+        log is then the driver's to write.
+        """
+        spec = self.specs.get(node.address)
+        if spec is None:
+            return message
+        lines = [message]
+        if f"log: {spec.log}/log.txt" not in message:
+            with contextlib.suppress(OSError):
+                (self.root / spec.log).mkdir(parents=True, exist_ok=True)
+                with open(self.root / spec.log / "log.txt", "a", encoding="utf-8") as log:
+                    log.write(f"{redact(message)}\n")
+            lines += [f"log: {spec.log}/log.txt", _indent(log_tail(self.root, spec.log))]
+        return "\n".join([*lines, f"retry: {self._command(spec)}"])
+
+    def _command(self, spec: StageSpec) -> str:
+        """Return the command that goes on from a stage, for its paper alone, or one that needs its data or base."""
+        paper = spec.paper
+        if not spec.variant:
+            specs = self.specs.values()
+            users = (other.paper for other in specs if other.variant and spec.output in other.inputs.values())
+            paper = next(users, self.selection.papers[0])
+        words = ["tessera", "reproduce", paper]
+        options = {
+            "--profile": self.selection.profile if self.selection.profile != "small" else None,
+            "--address": self.address,
+            "--remote": self.remote,
+        }
+        words += [word for name, value in options.items() if value for word in (name, value)]
+        return without_credentials(" ".join(words))
 
     def _spec(self, address: str) -> StageSpec:
         try:

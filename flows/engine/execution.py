@@ -98,6 +98,7 @@ class Execution:
         dispatch: Runs the calls.
         call: Translates a stage into the call that runs it.
         read: Turns what a stage's call returned into its result; raises StageFailed when the stage failed.
+        explain: Completes the message of a stage that failed, wherever it failed: what a person needs to go on.
         jobs: Stages at once; default: as many as the cluster has processors.
         force: Addresses to run although nothing changed.
         settled: Addresses that the caller has already brought up to date.
@@ -109,6 +110,7 @@ class Execution:
     dispatch: Dispatch
     call: Callable[[Node], Call]
     read: Callable[[Node, Any], Any] = field(default=lambda node, value: value)
+    explain: Callable[[Node, str], str] = field(default=lambda node, message: message)
     jobs: int | None = None
     force: frozenset[str] = frozenset()
     settled: frozenset[str] = frozenset()
@@ -157,8 +159,7 @@ class Execution:
         running: dict[Any, tuple[str, float]] = {}
         for address in [a for a in stale if self.graph.nodes[a].frozen]:
             del pending[address]
-            self._end(Outcome(address, State.FAILED, message=_frozen(address, self.graph.missing_inputs(address))))
-            self._skip_below(address, pending)
+            self._fail(address, _frozen(address, self.graph.missing_inputs(address)), pending)
         try:
             while (pending or running) and not self._stopping:
                 for address in self._ready(pending):
@@ -228,6 +229,7 @@ class Execution:
                 self._end(Outcome(address, State.DONE, seconds, result=result))
 
     def _fail(self, address: str, message: str, pending: dict[str, None], seconds: float = 0.0) -> None:
+        message = self.explain(self.graph.nodes[address], message)
         self._end(Outcome(address, State.FAILED, seconds, message))
         self._skip_below(address, pending)
 

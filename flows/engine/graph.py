@@ -231,6 +231,9 @@ class DvcGraph:
                 stage.save(run_cache=cached)
                 for out in stage.outs:
                     out.commit(relink=False)
+                    # DVC logs an object that the cache did not take, and goes on.
+                    if out.use_cache and out.changed_cache():
+                        raise OSError(f"DVC's cache did not take {out} (full or read-only)")
             self._write_lock(stage)
         except OutputDoesNotExistError as error:
             raise StageOutputMissing(

@@ -140,6 +140,7 @@ def test_a_failing_stage_is_named_with_its_log_and_the_rest_is_kept(clone):
     assert done.returncode == 1
     assert "plain-evaluate-median-s0" in done.stdout
     assert "log: runs/toy-0/plain/evaluate/median/s0/log/log.txt" in done.stdout
+    assert "retry: tessera reproduce toy-0" in done.stdout
     assert "were skipped" in done.stdout
     assert "estimate" in tessera(clone, "logs", "toy-0:plain-evaluate-median-s0").stdout
     edit(clone, "flows/studies/toy/rules/median.py", "def missing(", "def estimate(")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -275,3 +276,29 @@ def test_a_run_that_a_full_disk_kept_from_being_written_whole_stands_for_no_run(
     states, _, _ = execute(tmp_path)
     assert set(states.values()) == {State.DONE}
     assert not list((tmp_path / ".dvc" / "cache" / "runs").glob("*/*/aXfO4tmp"))
+
+
+def test_a_stage_whose_output_the_cache_did_not_take_is_not_recorded(tmp_path, monkeypatch):
+    toy_dag.make(tmp_path, {"root": []})
+    objects = str(tmp_path / ".dvc" / "cache" / "files")
+
+    def full(name):
+        move = getattr(os, name)
+
+        def moving(source, target, *words, **options):
+            if str(target).startswith(objects):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return move(source, target, *words, **options)
+
+        monkeypatch.setattr(os, name, moving)
+
+    for name in ("rename", "replace", "link"):
+        full(name)
+    states, _, outcomes = execute(tmp_path)
+    assert states["root"] is State.FAILED
+    assert "free disk space" in outcomes["root"].message
+    assert not (tmp_path / "dvc.lock").exists()
+    monkeypatch.undo()
+    states, _, _ = execute(tmp_path)
+    assert states["root"] is State.DONE
+    assert "up to date" in dvc(tmp_path, "status")
