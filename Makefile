@@ -10,7 +10,7 @@ export TESSERA_MIRROR ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup models run test nightly bench docs lint lock clean
+.PHONY: help setup models run test nightly chaos bench docs lint lock clean
 
 help: ## what each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,10 @@ test: setup ## lint, import contracts and all tests
 
 nightly: setup ## the slow tests too
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable -m "not gpu and not benchmark_bar" tests
+
+TRIALS ?= 200
+chaos: setup ## kills and other faults at random moments; TRIALS=20 for fewer, goes on where it was stopped
+	@$(BIN)/python tests/chaos/campaign.py --trials $(TRIALS)
 
 bench: setup ## speed against peers, in one run
 	@$(BIN)/python -m pytest -m benchmark_bar tests/benchmarks --benchmark-json=results/benchmarks.json
