@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 
+LOCK_HEAD = "schema: '2.0'\nstages:\n"
+
+
 class GraphError(TesseraError):
     """The DVC graph cannot be used: it does not parse, has a cycle, or a target is not in it."""
 
@@ -80,7 +83,7 @@ class DvcGraph:
                 frozen=frozen,
                 resources=stage.meta or {},
             )
-        self._locks: dict[str, dict] = {}
+        self._locks: dict[str, dict[str, str]] = {}
 
     def _address(self, stage: PipelineStage) -> str:
         path = os.path.relpath(stage.path, self.root)
@@ -249,15 +252,16 @@ class DvcGraph:
             ) from error
 
     def _write_lock(self, stage: PipelineStage) -> None:
+        """Write the stage's lock file with its new entry; only that entry is spelled anew, since YAML is slow."""
         from dvc.stage.serialize import to_lockfile
-        from dvc.utils.serialize import dumps_yaml
 
         path = f"{os.path.splitext(stage.path)[0]}.lock"
-        content = self._locks.get(path)
-        if content is None:
-            content = self._locks[path] = {"schema": "2.0", "stages": {}} | dict(stage.dvcfile.lockfile_contents)
-        content["stages"].update(to_lockfile(stage))
-        write_bytes(Path(path), dumps_yaml(content).encode())
+        entries = self._locks.get(path)
+        if entries is None:
+            known = dict(stage.dvcfile.lockfile_contents).get("stages", {})
+            entries = self._locks[path] = {name: _spelled(name, entry) for name, entry in known.items()}
+        entries |= {name: _spelled(name, entry) for name, entry in to_lockfile(stage).items()}
+        write_bytes(Path(path), "".join([LOCK_HEAD, *entries.values()]).encode())
 
     def recorded_hashes(self, address: str) -> dict[str, str]:
         """Return the hash of each output of a committed stage by its path relative to the root."""
@@ -274,6 +278,13 @@ class DvcGraph:
 
 def _in_git(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root, *root.parents))
+
+
+def _spelled(name: str, entry: Any) -> str:
+    """Return a stage's entry as it stands in a lock file."""
+    from dvc.utils.serialize import dumps_yaml
+
+    return dumps_yaml({"stages": {name: entry}}).removeprefix("stages:\n")
 
 
 def _is_whole_run(path: Path) -> bool:

@@ -55,6 +55,9 @@ def test_a_run_leaves_the_lock_and_outputs_that_dvc_repro_leaves(tmp_path):
     dvc(theirs, "repro", "-q")
     assert set(states.values()) == {State.DONE}
     assert yaml.safe_load((ours / "dvc.lock").read_text()) == yaml.safe_load((theirs / "dvc.lock").read_text())
+    from dvc.utils.serialize import dumps_yaml, load_yaml
+
+    assert (ours / "dvc.lock").read_text() == dumps_yaml(load_yaml(ours / "dvc.lock"))
     assert (ours / "out" / "end").read_text() == (theirs / "out" / "end").read_text() == "5"
     assert "up to date" in dvc(ours, "status")
 
