@@ -1,6 +1,13 @@
 """Recipe of the speech encoders that learn without labels: masked prediction of clusters, in two iterations.
 
 cepstra -- k-means -- targets -- encoder 1 -- layer 3 -- k-means -- targets -- encoder 2, which is kept
+
+    L = alpha L_masked + (1 - alpha) L_open
+
+Where only hidden frames count (alpha = 1), a training as short as this makes the layers forget what the open ones are:
+their clusters say less about phonemes than those of an untrained network.
+
+Source: Hsu et al. 2021, "HuBERT", sections II-B and II-C.
 """
 
 from __future__ import annotations
@@ -159,8 +166,13 @@ def _learned(
         stacked, found = learner.encoder.stacked(batch.waveform, batch.samples)
         masked = span_mask(found, stacked.shape[1], start=params.mask_start, span=params.mask_span, generator=generator)
         states = learner.encoder(stacked, found, masked)
-        nats, right = learner.head(learner.encoder.predicted_from(states), batch.units, masked)
-        return nats, {"masked_accuracy": right, "masked_share": masked.float().mean()}
+        hidden = learner.encoder.predicted_from(states)
+        nats, right = learner.head(hidden, batch.units, masked)
+        heard_frames = (torch.arange(stacked.shape[1], device=found.device) < found[:, None]) & ~masked
+        open_nats, open_right = learner.head(hidden, batch.units, heard_frames)
+        total = params.masked_weight * nats + (1 - params.masked_weight) * open_nats
+        shares = {"masked_accuracy": right, "open_accuracy": open_right, "masked_share": masked.float().mean()}
+        return total, {"masked_loss": nats, "open_loss": open_nats, **shares}
 
     return fit(
         learner,
@@ -171,7 +183,14 @@ def _learned(
         device=stage.device,
         checkpoint=stage.checkpoint / f"iteration-{iteration + 1}",
         progress=stage.progress,
-        units={"loss": "nats/masked frame", "masked_accuracy": "share", "masked_share": "share"},
+        units={
+            "loss": "nats/frame",
+            "masked_loss": "nats/masked frame",
+            "open_loss": "nats/open frame",
+            "masked_accuracy": "share",
+            "open_accuracy": "share",
+            "masked_share": "share",
+        },
     )
 
 

@@ -36,6 +36,8 @@ class Params(StudyParams):
     """Probability that a hidden span starts at a frame."""
     mask_span: int = Field(10, ge=1)
     """Frames of a span."""
+    masked_weight: float = Field(0.5, gt=0, le=1)
+    """Weight alpha of the loss of hidden frames; the rest is that of the frames that the encoder sees."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW, cosine decay to a tenth."""
     warmup_steps: int = Field(150, ge=0)

@@ -21,6 +21,22 @@ def log_probability(model, source, lengths, tokens) -> float:
     return float(law[range(len(tokens) + 1), [*tokens, model.end]].sum())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_score_of_a_narrow_beam_is_that_of_its_sequence(seed):
+    model, longest = small(), 6
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data += 0.6 * torch.randn(parameter.shape, generator=generator)
+    sources, lengths = padded_tokens([[1, 2, 3], [4, 0]])
+    for beams in (2, 3):
+        found, scores = model.beam(sources, lengths, longest, beams=beams)
+        for row in range(2):
+            expected = log_probability(
+                model, sources[row : row + 1, : lengths[row]], lengths[row : row + 1], found[row]
+            )
+            assert float(scores[row]) == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_wide_beam_finds_the_best_of_all_sequences_and_greedy_the_likeliest_steps():
     model, longest = small(), 3
     model.output.weight.data *= 4

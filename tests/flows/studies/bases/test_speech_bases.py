@@ -152,9 +152,9 @@ def test_judges_are_built_on_no_system_and_have_the_gates_of_their_definition():
     bases = Workspace.load(ROOT).bases
     assert bases["ctc-judge"].bases == bases["speaker-judge"].bases == ()
     bars = {
-        "ctc-judge": {"wer_digits": 0.05},
+        "ctc-judge": {"wer_digits": 0.05, "wer_sentences": 0.10, "wer_held_out": 0.25},
         "speaker-judge": {"eer": 0.10},
-        "unit-vocoder": {},
+        "unit-vocoder": {"wer_units": 0.40, "wer_mel": 0.10},
     }
     for name, expected in bars.items():
         assert {gate.metric: gate.below for gate in bases[name].gates} == expected
