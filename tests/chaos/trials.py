@@ -30,7 +30,7 @@ RAY_ATTEMPTS = 4
 COMMAND = ("-m", "flows.cli", "reproduce", undisturbed.PAPER)
 HERE = ("-m", "here")
 """The same without Ray, Prefect and MLflow, for faults that have nothing to do with them."""
-RAY_SLOW = ("RayUnavailable", "did not start within", "Timed out waiting")
+RAY_SLOW = ("RayUnavailable", "did not start within", "timed out during startup", "Timed out waiting")
 
 
 class Hung(AssertionError):
