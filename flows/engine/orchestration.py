@@ -18,6 +18,9 @@ from typing import Any
 from flows.engine.execution import GOOD, Observer, Outcome, State
 from flows.engine.prefect_server import SETTINGS, PrefectServer
 
+START_SECONDS = 600.0
+"""How long the server may take to start; on a busy machine minutes. Nothing waits for it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ class PrefectMirror(Observer):
                 os.environ["PREFECT_HOME"] = str(self._home)
                 import prefect  # noqa: F401 - takes a second; the server starts meanwhile
 
-                self._server.wait_ready()
+                self._server.wait_ready(START_SECONDS)
             self._flow()
         except BaseException as error:
             self.failure = error
