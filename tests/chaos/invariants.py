@@ -228,8 +228,8 @@ def failures_are_told(root: Path, said: str) -> list[str]:
             wrong.append(f"{address} failed, and its log {named[0]} does not exist")
             continue
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-        shown = {line.strip().removeprefix("|").strip() for line in part}
-        lost = [line for line in tail if line.strip() and line.strip() not in shown]
+        shown = _squeezed("".join(part))
+        lost = [line for line in tail if _squeezed(line) not in shown]
         if lost:
             wrong.append(
                 f"{address} failed, and {len(lost)} of its log's last lines are not shown, such as {lost[0]!r}"
@@ -237,6 +237,11 @@ def failures_are_told(root: Path, said: str) -> list[str]:
         if not any(re.match(r"\s*retry: tessera reproduce \S+", line) for line in part):
             wrong.append(f"{address} failed, and no command to retry is given")
     return wrong
+
+
+def _squeezed(text: str) -> str:
+    """Leave out spaces and margins: a terminal wraps long lines."""
+    return re.sub(r"[\s|]+", "", text)
 
 
 def starts(root: Path) -> dict[str, int]:
