@@ -60,8 +60,16 @@ def benchmark_view(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "held": sum(row["holds"] is True for row in rows),
         "compared": sum(row["ratio"] != "" for row in rows),
         "ahead": sum(row["ahead"] for row in rows),
-        "missing": dict(found.get("missing", {})),
+        "missing": _by_reason(found.get("missing", {})),
     }
+
+
+def _by_reason(missing: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of rows without a figure by the reason they share."""
+    found: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _cores(cores: int | None) -> str:

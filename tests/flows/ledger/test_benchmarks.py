@@ -28,7 +28,7 @@ def test_rows_stand_under_their_parts_and_count_bars_and_who_is_ahead():
         row("a/y", "A", ours=1.0, peer=2.0, ratio=0.5, interval=[0.4, 0.6]),
         row("b/z", "B", ours=0.5, limit=2.0, share=0.25, bar={"of": "ours", "least": 1.0}, holds=False),
     )
-    view = benchmark_view(found | {"missing": {"b/w": "the peer is not installed"}})
+    view = benchmark_view(found | {"missing": {"b/w": "no peer", "b/v": "no peer", "b/u": "not run"}})
     assert [(part["name"], len(part["rows"])) for part in view["parts"]] == [("A", 2), ("B", 1)]
     assert (view["held"], view["bars"], view["ahead"], view["compared"]) == (1, 2, 1, 2)
     first, second, third = (row for part in view["parts"] for row in part["rows"])
@@ -36,7 +36,7 @@ def test_rows_stand_under_their_parts_and_count_bars_and_who_is_ahead():
     assert (second["interval"], second["ahead"], second["bar"]) == ("0.4 to 0.6", False, "")
     assert (third["share"], third["ratio"], third["bar"]) == ("25%", "", "at least 1 MB/s")
     assert view["machine"] == "EPYC, 2 cores, Linux"
-    assert view["missing"] == {"b/w": "the peer is not installed"}
+    assert view["missing"] == {"no peer": ["b/w", "b/v"], "not run": ["b/u"]}
 
 
 def test_bars_are_spelled_with_what_they_are_about():
