@@ -39,6 +39,8 @@ FORBIDDEN_CALLS = {
 ALLOWED = {
     "tests/web/test_browser.py": {"pytest.skip", "pytest.importorskip"},  # a browser
     "tests/cluster/test_separate_nodes.py": {"pytest.skip"},  # the right to make network namespaces
+    "tests/chaos/test_chaos.py": {"pytest.skip"},  # the right to make memory cgroups
+    "tests/chaos/test_remote.py": {"pytest.skip"},  # the right to make network namespaces
     "tests/flows/engine/test_mlflow_migration.py": {"pytest.skip"},  # PostgreSQL's server
     "tests/benchmarks/test_ledger.py": {"pytest.skip", "pytest.importorskip"},  # a browser
     "tests/benchmarks/test_quantizers.py": {"pytest.skip", "pytest.importorskip"},  # a peer that is no dependency
