@@ -25,8 +25,8 @@ OLDEST = {
     "mako": "1.2.2",
     # What reads files of others.
     "pillow": "12.1.1", "pyyaml": "5.4", "pyarrow": "14.0.1", "protobuf": "6.33.5", "fonttools": "4.60.2",
-    "safetensors": "0.4", "gitpython": "3.1.41", "sqlparse": "0.5.4", "orjson": "3.9.15", "tqdm": "4.66.3", "zipp": "3.19.1",
-    "dulwich": "0.9.9",
+    "safetensors": "0.4", "gitpython": "3.1.41", "sqlparse": "0.5.4", "orjson": "3.9.15", "tqdm": "4.66.3",
+    "zipp": "3.19.1", "dulwich": "0.9.9",
     # What installs.
     "setuptools": "78.1.1", "filelock": "3.20.3", "virtualenv": "20.36.1",
 }  # fmt: skip
