@@ -44,6 +44,10 @@ ALLOWED = {
     "tests/flows/engine/test_mlflow_migration.py": {"pytest.skip"},  # PostgreSQL's server
     "tests/benchmarks/test_ledger.py": {"pytest.skip", "pytest.importorskip"},  # a browser
     "tests/benchmarks/test_quantizers.py": {"pytest.skip", "pytest.importorskip"},  # a peer that is no dependency
+    "tests/benchmarks/test_data_loading.py": {"pytest.importorskip"},  # the same
+    "tests/benchmarks/test_text_encoding.py": {"pytest.importorskip"},  # the same
+    "tests/benchmarks/test_orchestration.py": {"pytest.skip"},  # a peer with an environment of its own
+    "tests/benchmarks/test_memory.py": {"pytest.skip"},  # papers that ran here
     "tests/components/encoders/test_sentence.py": {"pytest.mark.skipif"},  # published weights, which data/ may lack
     "tests/flows/ledger/test_bars.py": {"pytest.skip"},  # the git history, which an archive of the tree lacks
     "tests/flows/declarations/test_arithmetic.py": {"eval"},  # expressions that the test itself makes
