@@ -20,7 +20,7 @@ from workspace import command, write
 LANGUAGES = {"sh", "python", "yaml", "text"}
 # (pattern, replacement, why it is not run as it stands)
 REPLACED = (
-    (r"make (\w+(?: \w+=\S+)?)", r"make --dry-run \1", "minutes to hours; a dry run needs the target and everything it names"),
+    (r"make (\w+(?: \w+=\S+)?)", r"make --dry-run \1", "minutes to hours; a dry run needs all that the target names"),
     (r"(tessera reproduce .*)", r"\1 --dry-run", "minutes; the dry run checks declarations and plans every stage"),
     (r"(tessera verify (?!.*--dry-run).*)", r"\1 --dry-run", "reruns papers; the dry run finds what would be rerun"),
     (r"dvc repro (.*)", r"dvc status \1", "minutes, and data; the status finds the same stages"),
