@@ -14,6 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from declared_rows import declared, published
 
+from components.data.corpora import training_documents
+from components.data.registry import load_declarations, materialise
+from components.tokenizers.text.byte_level import to_symbols
+
+ROOT = Path(__file__).parents[2]
+
 PACKAGES = ("torch", "ray", "dvc", "prefect", "mlflow", "numpy", "polars", "tokenizers", "constriction")
 PEERS = ("vector-quantize-pytorch", "datasets", "tiktoken")
 """Optional; their versions are kept where they are installed."""
@@ -28,6 +34,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def book_symbols(tmp_path_factory) -> str:
+    """The training text of `books` as symbols of bytes."""
+    books = ROOT / "data" / "books"
+    if not (books / "meta.json").is_file():
+        books = tmp_path_factory.mktemp("data") / "books"
+        declared_data = load_declarations(ROOT / "params" / "data.yaml")["books"]
+        materialise("books", declared_data, books, mirror=os.environ.get("TESSERA_MIRROR"))
+    return "".join(to_symbols(document) for document in training_documents(books))
 
 
 def pytest_runtest_logreport(report):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
 
 import torch
+from turns import seconds
 
 _SIDE, _BYTES, _ROUNDS = 1024, 64 << 20, 7
 
@@ -36,13 +36,4 @@ def _bytes_per_second(device: str, threads: int) -> float:
 
 def _best(work, device: str) -> float:
     """Return the fastest of a few runs: a limit is what can be reached, not what is usual."""
-    found = []
-    for _ in range(_ROUNDS):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return min(found)
+    return min(seconds(work, device) for _ in range(_ROUNDS))

@@ -105,6 +105,13 @@ def test_results_name_what_was_not_measured_with_the_reason():
     assert found["missing"] == {"a/skipped": "the peer is not installed", "a/absent": "test_absent did not run"}
 
 
+def test_a_figure_that_a_number_names_is_found_by_its_text():
+    row = Row("a/b", "A", "what", "test_x", "times", "higher", figures={"ours": "gains.1024"})
+    found = published([row], {"test_x": ({"gains": {256: 0.9, 1024: 1.5}}, {"median_seconds": 1.0})}, {})
+    assert found["missing"] == {}
+    assert found["rows"][0]["ours"] == 1.5
+
+
 @pytest.mark.parametrize("count", [6, 7, 11, 20])
 def test_intervals_of_a_median_hold_it_in_95_of_100_draws(count):
     draws = random.Random(0)

@@ -8,12 +8,12 @@ on the way, which counts too. One thread (and a GPU where there is one).
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from turns import in_turns
 
 from components.analysis.sticky_scoring import distance_curves, prepare
 from components.encoders.random_sentence import redraw, word_piece_tokenizer
@@ -48,25 +48,9 @@ def sentence(generator: np.random.Generator, words: int) -> str:
     return " ".join(f"w{number}" for number in generator.integers(0, 30_517, words))
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 def compared(benchmark, ours: Callable[[], object], peer: Callable[[], object], count: int, device: str) -> float:
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
-
-    def interleaved() -> None:
-        times["ours"].append(seconds(ours, device))
-        times["peer"].append(seconds(peer, device))
-
-    benchmark.pedantic(interleaved, rounds=5, warmup_rounds=1)
-    own, other = (times[name][1:] for name in ("ours", "peer"))
+    times = in_turns(benchmark, {"ours": ours, "peer": peer}, rounds=5, device=device)
+    own, other = times["ours"], times["peer"]
     share = statistics.median(bare / one for one, bare in zip(own, other, strict=True))
     benchmark.extra_info.update(
         device=device,

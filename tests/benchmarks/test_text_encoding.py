@@ -10,17 +10,14 @@ bytes. Tiktoken is optional and no part of the lock; without it that row is skip
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import limits
 import pytest
 import turns
 
-from components.data.corpora import training_documents
-from components.data.registry import load_declarations, materialise
 from components.tokenizers.text import bpe, encoders
-from components.tokenizers.text.byte_level import BYTES, to_bytes, to_symbols
+from components.tokenizers.text.byte_level import BYTES, to_bytes
 from components.tokenizers.text.trie import VocabularyTrie
 
 pytestmark = pytest.mark.benchmark_bar
@@ -31,14 +28,8 @@ BAR = 0.8
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> str:
-    books = ROOT / "data" / "books"
-    if not (books / "meta.json").is_file():
-        books = tmp_path_factory.mktemp("data") / "books"
-        declared = load_declarations(ROOT / "params" / "data.yaml")["books"]
-        materialise("books", declared, books, mirror=os.environ.get("TESSERA_MIRROR"))
-    symbols = "".join(to_symbols(document) for document in training_documents(books))
-    found = symbols.encode("ascii", "ignore").decode()[: TRAINING + SYMBOLS]
+def text(book_symbols: str) -> str:
+    found = book_symbols.encode("ascii", "ignore").decode()[: TRAINING + SYMBOLS]
     assert len(found) == TRAINING + SYMBOLS
     return found
 

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from components.data.corpora import training_documents
-from components.data.registry import load_declarations, materialise
 from components.tokenizers.text import bpe, bpe_trainer
-from components.tokenizers.text.byte_level import BYTES, to_symbols
+from components.tokenizers.text.byte_level import BYTES
 from components.tokenizers.text.piecewise import piece_counts
 from components.training.determinism import machine_class
 
@@ -26,13 +24,8 @@ SYMBOLS, ROUNDS, BAR = 5_000_000, 3, 0.3
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> str:
-    books = ROOT / "data" / "books"
-    if not (books / "meta.json").is_file():
-        books = tmp_path_factory.mktemp("data") / "books"
-        declared = load_declarations(ROOT / "params" / "data.yaml")["books"]
-        materialise("books", declared, books, mirror=os.environ.get("TESSERA_MIRROR"))
-    found = "".join(to_symbols(document) for document in training_documents(books))[:SYMBOLS]
+def text(book_symbols: str) -> str:
+    found = book_symbols[:SYMBOLS]
     assert len(found) == SYMBOLS
     return found
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import statistics
-import time
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from turns import in_turns, seconds
 
 from components.compression.merging.encoder import reduced
 from components.compression.merging.pitome import PiToMe
@@ -59,16 +59,6 @@ def straightforward(metric: Tensor, tokens: Tensor, sizes: Tensor, count: int) -
     return total(tokens * sizes) / mass, mass
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("ratio", [0.9, 0.7])
@@ -86,15 +76,12 @@ def test_merging_is_at_least_as_fast_as_a_straightforward_tome(ratio, device, be
     mine, theirs = ours(ToMe())[0], straightforward(metric, tokens, sizes[..., None], count)[0]
     torch.testing.assert_close(mine.sum(1), theirs.sum(1), rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(mine.square().sum(1), theirs.square().sum(1), rtol=1e-3, atol=1e-2)
-    times: dict[str, list[float]] = {"ours": [], "peer": [], "pitome": []}
-
-    def interleaved() -> None:
-        times["ours"].append(seconds(lambda: ours(ToMe()), device))
-        times["peer"].append(seconds(lambda: straightforward(metric, tokens, sizes[..., None], count), device))
-        times["pitome"].append(seconds(lambda: ours(PiToMe()), device))
-
-    benchmark.pedantic(interleaved, rounds=11, warmup_rounds=1)
-    own, peer, method = (times[name][1:] for name in ("ours", "peer", "pitome"))
+    works = {
+        "ours": lambda: ours(ToMe()),
+        "peer": lambda: straightforward(metric, tokens, sizes[..., None], count),
+        "pitome": lambda: ours(PiToMe()),
+    }
+    own, peer, method = in_turns(benchmark, works, rounds=11, device=device).values()
     ratio_to_peer = statistics.median(other / one for one, other in zip(own, peer, strict=True))
     benchmark.extra_info.update(
         device=device,
