@@ -49,10 +49,8 @@ def _verification(stage: StageContext, table: MetricTable, tokens: pl.DataFrame,
     verified.measure(table, found, arrays.get("above"), params, stage.seed)
     judged = verified.token_table(tokens, found)
     write_parquet(judged, stage.output / JUDGED)
-    rows = found.ordered()
-    if params.selection == "cross_fitted" and len(judged):
-        passed = np.union1d(*found.chosen)
-        rows = passed if len(passed) else rows[: params.least_detected]
+    counting = np.union1d(*found.chosen)
+    rows = counting if len(counting) else found.ordered()[: params.least_detected]
     moved = 1 - found.distances[rows]
     pairs = {"before": moved[0, :, 0, 0], "after": moved[..., -1].mean((0, 2))}
     write_parquet(pl.DataFrame(pairs), stage.output / PAIRS)
