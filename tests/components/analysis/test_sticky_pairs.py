@@ -45,6 +45,12 @@ def test_pairs_are_distinct_sorted_and_spread_over_the_whole_range():
     assert np.abs(pairs.similarity - grid).max() < 0.05
 
 
+def test_pairs_stay_sorted_where_grid_values_compete_for_them():
+    pairs = evenly_spaced_pairs(vectors(12), 60)  # of 66: the nearest is often taken
+    assert len(pairs) == 60
+    assert (np.diff(pairs.similarity) >= 0).all()
+
+
 def test_sets_are_disjoint_and_on_their_sides_of_the_centre():
     unit, centre = vectors(60), 0.4
     sets = pair_sets(unit, centre, scoring=5, verification=40, above=7)

@@ -15,6 +15,7 @@ from components.analysis.sticky_insertion import templates
 from components.analysis.sticky_scoring import Edits, moved_fractions
 from components.encoders.random_sentence import word_piece_tokenizer
 from components.encoders.sentence import SentenceEncoder
+from components.metrics.tables import MetricTable
 from components.nn.bert import BertConfig
 from components.training.determinism import reset
 from components.training.weights import read_tensors
@@ -158,9 +159,30 @@ def test_bare_copies_touch_each_other_and_the_sentence_in_front_and_behind_only(
     assert texts[4:] == ["X".join(pieces) for pieces in edits.pieces[0][4:]]
 
 
-def test_without_detected_tokens_numbers_stay_finite_and_the_gate_closes():
-    from components.metrics.tables import MetricTable
+def test_without_spaces_the_edits_in_front_and_behind_differ_and_those_at_random_places_do_not(runs):
+    spaced, touching = runs.distances("std_score"), runs.distances("bare_score")
+    np.testing.assert_allclose(spaced[:, :, 2], touching[:, :, 2], atol=1e-5)
+    for mode in range(2):
+        assert not np.allclose(spaced[:, :, mode, 1:], touching[:, :, mode, 1:])
 
+
+@pytest.mark.parametrize(("moving", "after"), [(1, 0.5), (0, -0.5)])
+def test_pairs_are_drawn_with_the_tokens_that_count_or_the_first_where_none_does(moving, after, tmp_path):
+    never = np.full(8, 1.5)
+    tokens = pl.DataFrame({"token": [f"t{place}" for place in range(10)], "kind": "top", "realised": 1.0})
+    distances = curves(np.stack([np.full(8, 0.5)] * moving + [never] * (10 - moving)))
+    distances[..., 0] = np.linspace(0.8, 1.2, 8)[:, None]
+    stage = StageContext(
+        "evaluate", "sticky-tokens", "minilm", "std_detected", 0, "smoke", params(selection="cross_fitted"), {},
+        tmp_path, tmp_path, tmp_path,
+    )  # fmt: skip
+    evaluate._verification(stage, MetricTable(), tokens, {"distances": distances}, {"centre": 0.2})
+    drawn = pl.read_parquet(tmp_path / evaluate.PAIRS)
+    assert drawn["before"].to_list() == pytest.approx(np.linspace(0.2, -0.2, 8).tolist())
+    assert drawn["after"].to_list() == pytest.approx([after] * 8)
+
+
+def test_without_detected_tokens_numbers_stay_finite_and_the_gate_closes():
     found = verified.Verified.of(curves(np.full((2, 8), 1.5)), params(selection="cross_fitted"))
     table = MetricTable()
     verified.measure(table, found, None, params(), 0)
@@ -170,8 +192,6 @@ def test_without_detected_tokens_numbers_stay_finite_and_the_gate_closes():
 
 
 def test_the_rows_of_the_spread_ratio_average_to_the_ratio_of_standard_deviations():
-    from components.metrics.tables import MetricTable
-
     generator = np.random.default_rng(0)
     distances = curves(generator.random((4, 10)))
     distances[..., 0] = generator.random(10)[:, None]

@@ -164,6 +164,22 @@ def test_judges_are_built_on_no_system_and_have_the_gates_of_their_definition():
         assert f"mel-vocoder{suffix}" in base.bases
 
 
+def curves(stage) -> dict[str, list[float]]:
+    frame = pl.read_parquet(stage.output / "curves.parquet").sort("step")
+    return {name: frame.filter(series=name)["value"].to_list() for name in frame["series"].unique()}
+
+
+def test_an_encoder_learns_from_hidden_and_from_open_frames_with_their_weights(speech, tmp_path):
+    found = curves(run("ssl-base", speech, tmp_path / "both", masked_weight=0.25))
+    for iteration in (1, 2):
+        loss, masked, opened = (found[f"iteration_{iteration}_{name}"] for name in ("loss", "masked_loss", "open_loss"))
+        assert min(opened) > 0
+        assert loss == pytest.approx([0.25 * one + 0.75 * other for one, other in zip(masked, opened, strict=True)])
+    # Where every frame is hidden, no open one is left.
+    hidden = curves(run("ssl-base", speech, tmp_path / "hidden", mask_start=1.0))
+    assert hidden["iteration_1_open_loss"] == [0.0] * len(hidden["iteration_1_loss"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ctc-judge", "ssl-base", "speaker-judge"])
 def test_training_twice_gives_the_same_bytes(name, bases, speech, tmp_path):
