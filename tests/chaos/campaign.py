@@ -1,6 +1,6 @@
 """The long form: `python tests/chaos/campaign.py --trials 200`, or `make chaos`. It can be stopped and goes on.
 
-Trials are numbered; number and `--seed` decide fault and moment, so that one can be repeated alone (`--only N`). What
+A fault and a seed decide the moment, so that a trial can be repeated (`--fault worker --seed 3 --out elsewhere.json`). What
 is known already stands in the record (results/chaos.json) and is not tried again; `--table` prints the record for the
 docs.
 """
