@@ -1,8 +1,8 @@
 """The long form: `python tests/chaos/campaign.py --trials 200`, or `make chaos`. It can be stopped and goes on.
 
-A fault and a seed decide the moment, so that a trial can be repeated (`--fault worker --seed 3 --out elsewhere.json`). What
-is known already stands in the record (results/chaos.json) and is not tried again; `--table` prints the record for the
-docs.
+A fault and a seed decide the moment, so that a trial can be repeated (`--fault worker --seed 3 --out other.json`).
+What is known already stands in the record (results/chaos.json) and is not tried again; `--table` prints the record for
+the docs.
 """
 
 from __future__ import annotations
