@@ -27,6 +27,7 @@ from flows.declarations.stages import plan_stages
 from flows.declarations.workspace import Workspace
 from flows.engine.compile import digest_file, sync
 from flows.engine.digests import read_units, write_digests
+from flows.engine.lock_text import lock_text, spelled
 from flows.engine.workspace_lock import command_line, workspace_lock
 
 
@@ -166,8 +167,7 @@ def _accept(root: Path, candidate: Candidate) -> None:
         for values in lock["stages"][stage]["params"].values():
             if f"{unit}.code" in values:
                 values[f"{unit}.code"] = new[unit]
-    text = yaml.safe_dump(lock, sort_keys=False, default_flow_style=False, allow_unicode=True)
-    write_bytes(path, text.encode())
+    write_bytes(path, lock_text(spelled(*stage) for stage in lock["stages"].items()).encode())
 
 
 def _read_lock(root: Path, slug: str) -> dict[str, Any]:

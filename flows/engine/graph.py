@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import TesseraError, did_you_mean
 from components.training.atomic import write_bytes
+from flows.engine.lock_text import lock_text, spelled
 from flows.engine.nodes import Node, with_upstream
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
-
-
-LOCK_HEAD = "schema: '2.0'\nstages:\n"
 
 
 class GraphError(TesseraError):
@@ -259,9 +257,9 @@ class DvcGraph:
         entries = self._locks.get(path)
         if entries is None:
             known = dict(stage.dvcfile.lockfile_contents).get("stages", {})
-            entries = self._locks[path] = {name: _spelled(name, entry) for name, entry in known.items()}
-        entries |= {name: _spelled(name, entry) for name, entry in to_lockfile(stage).items()}
-        write_bytes(Path(path), "".join([LOCK_HEAD, *entries.values()]).encode())
+            entries = self._locks[path] = {name: spelled(name, entry) for name, entry in known.items()}
+        entries |= {name: spelled(name, entry) for name, entry in to_lockfile(stage).items()}
+        write_bytes(Path(path), lock_text(entries.values()).encode())
 
     def recorded_hashes(self, address: str) -> dict[str, str]:
         """Return the hash of each output of a committed stage by its path relative to the root."""
@@ -278,13 +276,6 @@ class DvcGraph:
 
 def _in_git(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root, *root.parents))
-
-
-def _spelled(name: str, entry: Any) -> str:
-    """Return a stage's entry as it stands in a lock file."""
-    from dvc.utils.serialize import dumps_yaml
-
-    return dumps_yaml({"stages": {name: entry}}).removeprefix("stages:\n")
 
 
 def _is_whole_run(path: Path) -> bool:
