@@ -16,7 +16,7 @@ from flows.declarations.paper import Paper
 from flows.declarations.stages import StageSpec, plan_stages
 from flows.declarations.workspace import Workspace
 from flows.engine.execution import GOOD, Observer, Outcome, State
-from flows.reproduction import STATE_FOLDER, check, stage_record
+from flows.reproduction import SPOOL, STATE_FOLDER, check, stage_record
 from flows.stage import git_commit
 from flows.untracked import run_untracked
 
@@ -131,7 +131,7 @@ class _Watcher(Observer):
         self._workspace = workspace
         self._specs = specs
         self._values = values
-        self._tracker = Tracker(None, root / STATE_FOLDER / "spool", uuid.uuid4().hex, git_commit(root), root)
+        self._tracker = Tracker(None, root / STATE_FOLDER / SPOOL, uuid.uuid4().hex, git_commit(root), root)
         self._tracker.start()
 
     def ended(self, outcome: Outcome) -> None:

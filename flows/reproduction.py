@@ -36,11 +36,12 @@ from flows.engine.exchange import AWAY_FUNCTION
 from flows.engine.execution import GOOD, Execution, Observer, Outcome, StageFailed, State
 from flows.engine.redaction import redact, without_credentials
 from flows.engine.settled import Settled
+from flows.engine.spool import waits
 from flows.engine.supervision import Supervision
 from flows.engine.workspace_lock import command_line, workspace_lock
 from flows.stage import git_commit, log_tail
 
-STATE_FOLDER = ".tessera"
+STATE_FOLDER, SPOOL = ".tessera", "spool"
 STAGE_FUNCTION = "flows.stage:run_request"
 PREFECT_PATIENCE_SECONDS = 30.0
 GIB = 2**30
@@ -268,7 +269,8 @@ def reproduce(
     remote = remote or _remote_of_job(root)
     settled = Settled(root, root / STATE_FOLDER / "settled.json")
     question = json.dumps(dataclasses.asdict(selection), sort_keys=True)
-    if not selection.force and not dry_run and (answer := settled.recall(question)) is not None:
+    anew = selection.force or dry_run or waits(root / STATE_FOLDER / SPOOL)
+    if not anew and (answer := settled.recall(question)) is not None:
         outcomes = {address: Outcome(address, State.CLEAN) for address in answer["stages"]}
         results = [root / path for path in answer["results"]]
         return Report(outcomes, results, ran=False, seconds=time.monotonic() - began)
@@ -581,13 +583,15 @@ class _Watcher(Observer):
         self._began = time.time()
 
     def planned(self, stale: list[str], clean: list[str]) -> None:
-        if not stale:
+        root = self._run.root
+        spool = root / STATE_FOLDER / SPOOL
+        if stale:
+            self._supervision.start()
+        elif not waits(spool):
             return
-        self._supervision.start()
         from flows.engine.tracking import Tracker
 
-        root = self._run.root
-        self._tracker = Tracker(None, root / STATE_FOLDER / "spool", uuid.uuid4().hex, git_commit(root), root)
+        self._tracker = Tracker(None, spool, uuid.uuid4().hex, git_commit(root), root)
         self._tracker.start()
 
     def ended(self, outcome: Outcome) -> None:

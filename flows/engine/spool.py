@@ -141,6 +141,19 @@ def files_of(path: Path) -> Path:
     return path.with_suffix(".files")
 
 
+def waits(directory: Path) -> bool:
+    """Tell whether a spool root holds records that no living owner will send."""
+    for folder in sorted({path.parent for path in directory.glob("*/*.json")}):
+        try:
+            lock = None if folder.name == REJECTED else _try_lock(folder)
+        except FileNotFoundError:
+            continue  # Sent in this moment.
+        if lock is not None:
+            os.close(lock)
+            return True
+    return False
+
+
 def backlog(directory: Path) -> Backlog:
     """Count what waits under a spool root, without taking any lock."""
     records = list(directory.glob("*/*.json"))

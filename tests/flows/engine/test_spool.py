@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flows.engine.spool import Spool, SpoolError, backlog, files_of
+from flows.engine.spool import Spool, SpoolError, backlog, files_of, waits
 
 
 def test_records_come_back_in_the_order_of_writing(tmp_path):
@@ -51,6 +51,19 @@ def test_a_spool_with_records_stays_when_it_is_released(tmp_path):
     spool.write({})
     spool.release()
     assert backlog(tmp_path).waiting == 1
+
+
+def test_what_a_living_owner_will_send_and_what_was_rejected_does_not_wait_for_another_run(tmp_path):
+    assert not waits(tmp_path / "nowhere")
+    spool = Spool(tmp_path, "run-1")
+    path = spool.write({})
+    assert not waits(tmp_path)
+    spool.release()
+    assert waits(tmp_path)
+    again = Spool(tmp_path, "run-1")
+    again.reject(path, "no")
+    again.release()
+    assert not waits(tmp_path)
 
 
 def test_files_are_copied_so_that_a_later_run_may_overwrite_them(tmp_path):
