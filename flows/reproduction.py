@@ -39,11 +39,12 @@ from flows.engine.settled import Settled
 from flows.engine.spool import waits
 from flows.engine.supervision import Supervision
 from flows.engine.workspace_lock import command_line, workspace_lock
-from flows.stage import git_commit, log_tail
+from flows.stage import git_commit, leave_log, log_tail
 
 STATE_FOLDER, SPOOL = ".tessera", "spool"
 STAGE_FUNCTION = "flows.stage:run_request"
 PREFECT_PATIENCE_SECONDS = 30.0
+NO_LOG = "no log: neither its folder nor the system's temporary files can be written"
 GIB = 2**30
 
 
@@ -208,9 +209,13 @@ def read_result(root: Path, value: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if value["status"] == "done":
         return value
-    tail = log_tail(root, value["log"]) if value.get("log") else value.get("traceback", "")
-    where = f"\nlog: {value['log']}/log.txt" if value.get("log") else ""
-    raise StageFailed(f"{value['message']}{where}\n{_indent(tail)}".rstrip())
+    why = value.get("traceback") or value["message"]
+    lines = _log_lines(*leave_log(root, value["log"], why)) if value.get("log") else [_indent(why)]
+    raise StageFailed("\n".join([value["message"], *lines]))
+
+
+def _log_lines(log: str, tail: str) -> list[str]:
+    return [f"log: {log}" if log else NO_LOG, _indent(tail)]
 
 
 def _indent(text: str) -> str:
@@ -404,12 +409,8 @@ class _Run:
         if spec is None:
             return message
         lines = [message]
-        if f"log: {spec.log}/log.txt" not in message:
-            with contextlib.suppress(OSError):
-                (self.root / spec.log).mkdir(parents=True, exist_ok=True)
-                with open(self.root / spec.log / "log.txt", "a", encoding="utf-8") as log:
-                    log.write(f"{redact(message)}\n")
-            lines += [f"log: {spec.log}/log.txt", _indent(log_tail(self.root, spec.log))]
+        if not any(line == NO_LOG or line.startswith("log: ") for line in message.splitlines()):
+            lines += _log_lines(*leave_log(self.root, spec.log, redact(message)))
         return "\n".join([*lines, f"retry: {self._command(spec)}"])
 
     def _command(self, spec: StageSpec) -> str:

@@ -22,6 +22,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -203,11 +204,13 @@ def run_stage(root: Path, spec: StageSpec, *, set_values: Mapping[str, Any]) -> 
         replace_directory(temporary, output)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        with open(log / "log.txt", "a", encoding="utf-8") as text:
+        # The disk may be full, which is no reason to hide what went wrong: the driver sees to the log then.
+        with contextlib.suppress(OSError), open(log / "log.txt", "a", encoding="utf-8") as text:
             traceback.print_exception(error, file=text)
         raise
     finally:
-        scrub(log / "log.txt")
+        with contextlib.suppress(OSError):
+            scrub(log / "log.txt")
         (log / "progress.json").unlink(missing_ok=True)
     seconds = time.monotonic() - began
     _write_environment(root, log, spec, seconds, time.process_time() - cpu)
@@ -323,8 +326,9 @@ def _logged(path: Path) -> Iterator[None]:
             with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
                 yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
             for number, descriptor in zip((1, 2), kept, strict=True):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
@@ -438,12 +442,49 @@ def _write_environment(root: Path, log: Path, spec: StageSpec, seconds: float, c
     write_bytes(log / "environment.json", json.dumps(environment, indent=1, sort_keys=True).encode())
 
 
+def leave_log(root: Path, log: str, text: str) -> tuple[str, str]:
+    """See that a failed stage's log ends with why it failed.
+
+    Where the log cannot be written, because the disk is full or read-only, it is written anew among the system's
+    temporary files.
+
+    Args:
+        root: Repository root.
+        log: Log folder of the stage, relative to the root.
+        text: Why it failed.
+
+    Returns:
+        Path of the log, relative to the root unless it lies elsewhere and empty if no place took it; its last lines.
+    """
+    tail = log_tail(root, log)
+    if text.strip().rpartition("\n")[2] in tail:
+        return f"{log}/log.txt", tail
+    text = f"{text.rstrip()}\n"
+    try:
+        (root / log).mkdir(parents=True, exist_ok=True)
+        with open(root / log / "log.txt", "a", encoding="utf-8") as file:
+            file.write(text)
+        return f"{log}/log.txt", log_tail(root, log)
+    except OSError:
+        whole = f"{tail}\n{text}".lstrip()
+    try:
+        elsewhere = Path(tempfile.mkdtemp(prefix="tessera-log-")) / "log.txt"
+        elsewhere.write_text(whole, encoding="utf-8")
+        return str(elsewhere), _last_lines(whole)
+    except OSError:
+        return "", _last_lines(whole)
+
+
 def log_tail(root: Path, log: str, lines: int = LOG_TAIL_LINES) -> str:
     """Return the last lines of a stage's log, or an empty string."""
     path = root / log / "log.txt"
     if not path.is_file():
         return ""
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    return _last_lines(path.read_text(encoding="utf-8", errors="replace"), lines)
+
+
+def _last_lines(text: str, lines: int = LOG_TAIL_LINES) -> str:
+    return "\n".join(text.splitlines()[-lines:])
 
 
 if __name__ == "__main__":

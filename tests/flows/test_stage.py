@@ -117,6 +117,26 @@ def test_a_failed_stage_keeps_the_output_of_the_run_before_and_says_where_its_lo
     assert not list((root / spec.output).parent.glob("*.writing"))
 
 
+def test_a_log_that_lacks_the_reason_gets_it_and_one_that_has_it_is_left_alone(tmp_path):
+    path = tmp_path / "runs" / "log" / "log.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("training\n")
+    reason = "Traceback\nOSError: no space"
+    for _ in range(2):
+        assert runner.leave_log(tmp_path, "runs/log", reason) == ("runs/log/log.txt", f"training\n{reason}")
+    assert path.read_text() == f"training\n{reason}\n"
+
+
+def test_a_log_whose_folder_takes_nothing_is_written_among_the_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "runs" / "log" / "log.txt").mkdir(parents=True)
+    path, tail = runner.leave_log(tmp_path, "runs/log", "OSError: no space")
+    assert Path(path).read_text() == "OSError: no space\n"
+    assert tail == "OSError: no space"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert runner.leave_log(tmp_path, "runs/log", "OSError: no space") == ("", "OSError: no space")
+
+
 def test_a_checkpoint_is_offered_again_until_the_stage_is_done_and_dropped_when_parameters_change(root, monkeypatch):
     seen = []
 
