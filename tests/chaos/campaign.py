@@ -26,7 +26,8 @@ from faults import FAULTS  # noqa: E402
 
 from components.training.atomic import write_bytes  # noqa: E402
 
-COMMITS = ("train", "evaluate", "judge")
+COMMITS = {"train": "a training", "evaluate": "an evaluation", "judge": "a judge"}
+"""Kinds of stages whose commits are failed, and how the table names them."""
 OTHERS_EACH = 2
 """Trials of each fault that is no random kill, before the kills."""
 
@@ -117,13 +118,11 @@ def table(record: dict[str, Any]) -> str:
     """Return the record as a table: fault, trials, what is promised beside the invariants, result."""
     lines = ["| fault | trials | promised beside the invariants | result |", "|---|---|---|---|"]
     entries = record["trials"]
-    for kind in COMMITS:
+    for kind, name in COMMITS.items():
         for entry in entries:
             if entry["fault"] == f"commit of a {kind} stage":
-                operations = entry.get("operations", 0)
-                says = (
-                    f"the k-th write, rename or fsync of the commit of a {kind} stage fails, all {operations} of them"
-                )
+                operations = f"each of the {entry.get('operations', 0)} writes, renames and fsyncs"
+                says = f"{operations} of the commit of {name} fails, with ENOSPC and with EIO"
                 result = f"{len(entry['wrong'])} wrong" if entry["wrong"] else "held"
                 lines.append(
                     f"| {says} | {len(entry.get('failed', []))} | the stage fails with the reason | {result} |"
