@@ -98,6 +98,15 @@ def _specs(
         if arm not in paper.arms:
             raise ExplorationFailed(f"{arm!r} is no arm of {paper.slug}.{did_you_mean(arm, paper.arms)}")
     wanted = {(arm, seed) for arm in chosen for seed in seeds or paper.seeds_of(variant, arm)[:1]}
+    for arm, seed in sorted(wanted):
+        if arm not in paper.arms_of(variant):
+            raise ExplorationFailed(
+                f"variant {variant} of {paper.slug} has no arm {arm}; it has {', '.join(paper.arms_of(variant))}."
+            )
+        if seed not in (declared := paper.seeds_of(variant, arm)):
+            raise ExplorationFailed(
+                f"arm {arm} of {paper.slug} has no seed {seed}; it is declared with {', '.join(map(str, declared))}."
+            )
     models = {(paper.model_of(arm), seed) for arm, seed in wanted}
     specs = [
         spec

@@ -165,6 +165,9 @@ def test_an_exploration_is_tracked_apart_and_leaves_dvc_and_results_alone(clone)
     wrong = tessera(clone, "try", "toy-0", "--set", "arms.median.stepps=5", check=False)
     assert wrong.returncode == 2
     assert "steps" in wrong.stderr
+    undeclared = tessera(clone, "try", "toy-0", "--arm", "median", "--seeds", "99", check=False)
+    assert undeclared.returncode == 2
+    assert "has no seed 99" in undeclared.stderr
 
 
 def test_a_neutral_edit_is_rekeyed_and_a_changed_number_is_not(clone):
