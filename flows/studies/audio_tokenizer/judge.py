@@ -29,6 +29,7 @@ _PANELS = (
     ("speaker_similarity", "speaker similarity (cosine)", "digits"),
     ("speaker_accuracy", "speaker of six recognised (%)", "digits"),
 )
+_CLOSE_DECADES, _CLOSE_SHARE = 0.45, 0.06  # of the rates, of the values: points whose names would meet
 _SHORT = ("kbit/s", "coded", "mel dB", "WER", "WER ood", "similarity", "speaker")
 
 
@@ -105,8 +106,7 @@ class RateFigures(RunFigures):
             axis.plot(coded, values, "o", color=colour, markerfacecolor="none")
             for left, right, value in zip(coded, nominal, values, strict=True):
                 axis.plot([left, right], [value, value], color=colour, linewidth=0.7)
-            for arm, rate, value in zip(own, nominal, values, strict=True):
-                axis.annotate(arm.name, (rate, value), fontsize=5.5, xytext=(3, 3), textcoords="offset points")
+        self._name_points(axis, [arm for arm in arms if arm.kind in _COLOURS], metric, at)
         for arm, style in (("mel", "--"), ("natural", ":")):
             for each in arms:
                 if (
@@ -118,6 +118,22 @@ class RateFigures(RunFigures):
         axis.set_xscale("log")
         axis.set_xlabel("kbit/s")
         axis.set_ylabel(label)
+
+    def _name_points(self, axis: Axes, arms: list[_Arm], metric: str, at: str) -> None:
+        """Write the arms' names beside their points, above each other where points are close."""
+        points = [(np.log10(arm.value("bit_rate")), arm.value(metric, at), arm.name) for arm in arms]
+        points = sorted(point for point in points if np.isfinite(point[0]) and np.isfinite(point[1]))
+        if not points:
+            return
+        span = max(point[1] for point in points) - min(point[1] for point in points)
+        for place, (rate, value, name) in enumerate(points):
+            close = sum(
+                abs(other - rate) < _CLOSE_DECADES and abs(height - value) <= _CLOSE_SHARE * span
+                for other, height, _ in points[:place]
+            )
+            axis.annotate(
+                name, (10**rate, value), fontsize=5.5, xytext=(3, 3 + 6 * close), textcoords="offset points"
+            )
 
     def _row(self, arm: _Arm) -> list[str]:
         def spelled(metric: str, part: str = "", scale: float = 1.0, digits: int = 1) -> str:

@@ -108,6 +108,28 @@ def test_speech_ends_where_most_channels_say_so_and_a_single_one_repeats_its_lev
     assert levels.tolist() == [[1, 2, 3, 4], [1, 0, 0, 0], [1, 0, 0, 0]]
 
 
+def test_speech_that_has_ended_does_not_go_on_while_others_do():
+    model = network()
+    end, on = [model.end] * 4, [1, 2, 3, 4]
+    wishes = iter([[on, on], [end, on], [on, on], [end, on], [end, end]])
+    model._drawn = lambda logits, *_: torch.tensor(next(wishes))
+    first, second = model.speak(batch(model), 9, torch.Generator())
+    assert (len(first), len(second)) == (1, 4)
+
+
+def test_levels_are_drawn_from_the_law_at_the_temperature_and_special_ids_never_before_the_end():
+    model = network()
+    logits = torch.tensor([0.0, 1.0, -1.0, 0.5, 0.0, 9.0, 9.0, 0.7]).expand(1, 40_000, 8)
+    drawn = model._drawn(logits, 0.5, torch.Generator().manual_seed(0))
+    shares = torch.bincount(drawn[0], minlength=8) / 40_000
+    allowed = [0, 1, 2, 3, 4, model.end]
+    law = (logits[0, 0, allowed] / 0.5).softmax(-1)
+    # Four standard errors of a share of a half.
+    torch.testing.assert_close(shares[allowed], law, rtol=0, atol=0.01)
+    assert shares[model.padding] == shares[model.begin] == 0
+    assert (model._drawn(logits, 0.0, torch.Generator()) == 1).all()
+
+
 @torch.no_grad()
 def test_padding_of_frames_and_of_texts_changes_nothing():
     model = network()
@@ -123,15 +145,19 @@ def test_padding_of_frames_and_of_texts_changes_nothing():
 
 
 @torch.no_grad()
-def test_transcripts_are_the_likeliest_symbols_one_after_the_other():
+def test_transcripts_are_the_likeliest_symbols_of_the_law_that_the_whole_network_has():
     model = network(speaker_width=0)
     given = batch(model, speakers=None)
-    (written, _) = model.transcribe(given, 4)
-    prefix = torch.tensor([written + [0] * (4 - len(written))])
-    one = Spoken(given.frames[:1], given.frame_counts[:1], prefix, torch.tensor([len(written)]))
-    best = model.text_logits(one)[0].argmax(-1).tolist()
-    assert best[: len(written)] == written
-    assert len(written) == 4 or best[len(written)] == model.text_end
+    seen = []
+    hook = model.text_head.register_forward_hook(lambda _, __, logits: seen.append(logits[:, -1]))
+    written = model.transcribe(given, 4)
+    hook.remove()
+    laws = torch.stack(seen, 1)
+    symbols = laws.argmax(-1)
+    whole = model.text_logits(given._replace(text=symbols[:, :3], text_counts=torch.tensor([3, 3])))
+    torch.testing.assert_close(laws, whole)
+    for row, text in zip(symbols.tolist(), written, strict=True):
+        assert text == list(itertools.takewhile(lambda symbol: symbol != model.text_end, row))
 
 
 def test_labels_are_the_frames_then_ends_in_every_channel_then_nothing():
