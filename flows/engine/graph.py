@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import TesseraError, did_you_mean
 from components.training.atomic import write_bytes
+from flows.engine.asked_once import TrackedFiles, hashed_once
 from flows.engine.lock_text import lock_text, spelled
 from flows.engine.nodes import Node, with_upstream
 
@@ -62,6 +63,8 @@ class DvcGraph:
         try:
             self._repo: Repo = Repo(str(self.root), config={"core": overrides} if overrides else None)
             self._repo.stage_cache._load = self._load_run
+            if (git := getattr(self._repo.scm, "dulwich", None)) is not None:
+                self._repo.scm.is_tracked = TrackedFiles(git.repo, self._repo.scm.root_dir).is_tracked
             graph = self._repo.index.graph
         except DvcException as error:
             raise GraphError(f"GraphError: DVC cannot read the stages under {self.root}: {_causes(error)}") from error
@@ -152,10 +155,11 @@ class DvcGraph:
         stage = self._stages[address]
         if stage.frozen or any(not out.use_cache for out in stage.outs):
             return False
-        try:
-            self._repo.stage_cache.restore(stage, pull=self._remote is not None)
-        except RunCacheNotFoundError:
-            return False
+        with hashed_once(stage.deps):
+            try:
+                self._repo.stage_cache.restore(stage, pull=self._remote is not None)
+            except RunCacheNotFoundError:
+                return False
         self.commit(address)
         return True
 
@@ -228,7 +232,7 @@ class DvcGraph:
         stage = self._stages[address]
         cached = all(out.use_cache for out in stage.outs)
         try:
-            with self._repo.scm_context(quiet=True):
+            with self._repo.scm_context(quiet=True), hashed_once(stage.deps):
                 stage.save(run_cache=cached)
                 for out in stage.outs:
                     out.commit(relink=False)
