@@ -9,18 +9,28 @@ import pytest
 import torch
 
 from components.audio.mel_vocoder import MelVocoder
-from components.audio.parallel_channel_lm import build
+from components.audio.parallel_channel_lm import ParallelChannelLM, build
 from components.bases import construct
 from components.data.fsdd_connected import DIGITS
+from components.data.speech import read_speech
 from components.metrics.word_error import error_rate, word_errors
 from flows.declarations.resolve import resolve
 from flows.declarations.study import load_study
 from flows.declarations.workspace import Workspace
 from flows.smoke import smoke_in_process, smoke_plan
 from flows.studies.audio_tokenizer import standin
-from flows.studies.audio_tokenizer.choices import fitted_bins
-from flows.studies.audio_tokenizer.dmel.evaluate import others
-from flows.studies.audio_tokenizer.dmel.strings import StringError, Tokens, description, digits_of
+from flows.studies.audio_tokenizer.choices import chosen_tokens, fitted_bins
+from flows.studies.audio_tokenizer.dmel import train as train_module
+from flows.studies.audio_tokenizer.dmel.evaluate import evaluate, others
+from flows.studies.audio_tokenizer.dmel.strings import (
+    StringError,
+    Strings,
+    Tokenization,
+    Tokens,
+    description,
+    digits_of,
+    train_speech,
+)
 from flows.studies.audio_tokenizer.params import EvaluateParams, base_name
 from flows.studies.audio_tokenizer.speech_sets import error_rows, heard_sets
 from flows.studies.audio_tokenizer.tokenizers import MelGrid, MelTokens
@@ -36,6 +46,20 @@ def smoke(tmp_path_factory) -> Path:
     under = tmp_path_factory.mktemp("smoke")
     smoke_in_process(ROOT, PAPER, VARIANT, str(under))
     return under
+
+
+def stage_of(smoke: Path, kind: str, arm: str, folder: Path, **changes) -> StageContext:
+    """Return a smoke stage that writes into a folder of its own."""
+    spec = next(each for each in smoke_plan(PAPER, VARIANT, str(smoke)) if (each.kind, each.arm) == (kind, arm))
+    params = resolve(PAPER, VARIANT, arm, "smoke", kind).model_copy(update=changes)
+    inputs = {name: Path(path) for name, path in spec.inputs.items()}
+    return StageContext(kind, "dmel", VARIANT, arm, 0, "smoke", params, inputs, folder, folder, folder / "checkpoint")
+
+
+def rates(folder: Path, metric: str) -> dict[str, float]:
+    """Return a metric of an evaluation by its condition."""
+    table = pl.read_parquet(folder / "metrics.parquet").filter(pl.col("metric") == metric)
+    return dict(table.select("at", "value").rows())
 
 
 def metrics(smoke: Path, arm: str) -> pl.DataFrame:
@@ -154,3 +178,88 @@ def test_the_small_network_is_as_small_as_declared():
     params = resolve(PAPER, VARIANT, "richtts_dmel", "small", "train")
     model = build(**description(params, Tokens(40, 16, 40.0), 6)["arguments"])
     assert 350_000 < sum(parameter.numel() for parameter in model.parameters()) < 550_000
+
+
+def test_reading_counts_errors_against_ones_own_text_and_against_another_strings(smoke, tmp_path, monkeypatch):
+    def right(_, batch, longest):
+        return [row[:count].tolist() for row, count in zip(batch.text, batch.text_counts, strict=True)]
+
+    monkeypatch.setattr(ParallelChannelLM, "transcribe", right)
+    evaluate(stage_of(smoke, "evaluate", "richasr_dmel", tmp_path))
+    found = rates(tmp_path, "asr_wer")
+    assert found["speech=own"] == 0
+    assert found["speech=other"] > 0
+
+
+def test_a_string_that_ends_at_once_is_silence(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ParallelChannelLM, "speak", lambda self, batch, *_, **__: [batch.text.new_zeros(0, 40)] * len(batch.text)
+    )
+    evaluate(stage_of(smoke, "evaluate", "richtts_dmel", tmp_path))
+    assert set(rates(tmp_path, "tts_wer")) == {"text=given", "text=removed"}
+    assert rates(tmp_path, "generated_seconds") == {"": 0}
+
+
+def test_a_text_that_is_removed_is_not_told_to_the_network(smoke, tmp_path, monkeypatch):
+    counts = []
+
+    def speak(self, batch, *_, **__):
+        counts.append(batch.text_counts.sum().item())
+        return [batch.text.new_zeros(2, 40)] * len(batch.text)
+
+    monkeypatch.setattr(ParallelChannelLM, "speak", speak)
+    evaluate(stage_of(smoke, "evaluate", "richtts_dmel", tmp_path))
+    assert counts[0] > 0 == counts[-1]
+
+
+def test_a_batch_has_the_lengths_texts_and_speakers_of_its_strings():
+    frames = [torch.full((count, 3), count) for count in (5, 2, 4)]
+    strings = Strings(None, frames, [[1], [2, 3], [4]], torch.tensor([1, 0, 1]), ["a", "b"])
+    batch = strings.batch([2, 1])
+    assert batch.frame_counts.tolist() == [4, 2]
+    assert batch.text_counts.tolist() == [1, 2]
+    assert batch.text.tolist() == [[4, 0], [2, 3]]
+    assert batch.speakers.tolist() == [[0, 1], [1, 0]]
+    assert batch.frames[1].tolist() == [[2, 2, 2]] * 2 + [[0, 0, 0]] * 2
+
+
+def test_levels_of_networks_span_all_that_the_training_strings_have(smoke, tmp_path):
+    stage = stage_of(smoke, "train", "richasr_dmel", tmp_path)
+    tokenization = Tokenization(stage, train_speech(stage))
+    frames = torch.cat([tokenization.grid.frames(wave) for wave in train_speech(stage).waveforms()])
+    assert tokenization.bins.lower[0] == frames.min()
+    assert tokenization.bins.upper[0] == frames.max()
+
+
+@pytest.mark.parametrize("arm", ["richasr_dmel", "richasr_kmeans", "richtts_dmel", "richtts_dmel_nomask"])
+def test_networks_do_not_see_what_their_arm_hides(smoke, tmp_path, monkeypatch, arm):
+    stage = stage_of(smoke, "train", arm, tmp_path)
+    asked = []
+    for name in ("drawn_spans", "drawn_bands"):
+        draw = getattr(train_module, name)
+        monkeypatch.setattr(train_module, name, lambda *given, _draw=draw: asked.append(given) or _draw(*given))
+    train_module.train(stage)
+    (_, _, share, span, _), (_, _, bands, _) = asked[:2]
+    params = stage.params
+    expected = {
+        "richasr_dmel": (params.read_share, params.read_span, params.read_bands),
+        "richasr_kmeans": (params.read_share, params.read_span, 0),
+        "richtts_dmel": (0.35, params.history_span, 0),
+        "richtts_dmel_nomask": (0, params.history_span, 0),
+    }
+    assert (share, span, bands) == expected[arm]
+
+
+@pytest.mark.parametrize(("understood", "channels"), [(0, 40), (1, 20)])
+def test_levels_at_the_codecs_rate_are_those_that_the_judge_understands_better(smoke, tmp_path, understood, channels):
+    stage = stage_of(smoke, "evaluate", "dmel_low", tmp_path)
+    texts = read_speech(stage.inputs["data/fsdd-connected"], "dev", stage.params.dev).texts
+
+    class Judge:
+        asked = -1
+
+        def transcribe(self, sounds):
+            self.asked += 1
+            return texts if self.asked == understood else [""] * len(texts)
+
+    assert chosen_tokens(stage, Judge()).channels == channels
