@@ -110,3 +110,10 @@ def test_units_and_tokens_out_of_range_are_named():
         tokenizer.encode([-1])
     with pytest.raises(UnitBPEError, match="Token 6"):
         tokenizer.decode([6])
+
+
+def test_in_a_run_of_equal_units_every_second_one_starts_a_pair():
+    # 0 0 0 0 0 becomes A A 0, whose neighbours are A A and A 0: another merge can be drawn.
+    tokens = train_random([[0] * 5], 3, base_size=1, generator=torch.Generator().manual_seed(0))
+    assert tokens.expansions[1] == (0, 0)
+    assert tokens.expansions[2] in {(0,) * 3, (0,) * 4}

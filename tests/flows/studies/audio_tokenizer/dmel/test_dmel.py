@@ -8,9 +8,12 @@ import polars as pl
 import pytest
 import torch
 
+from components.audio import level_coding
 from components.audio.mel_vocoder import MelVocoder
 from components.audio.parallel_channel_lm import ParallelChannelLM, build
 from components.bases import construct
+from components.compression import range_coding
+from components.data import esc10
 from components.data.fsdd_connected import DIGITS
 from components.data.speech import read_speech
 from components.metrics.word_error import error_rate, word_errors
@@ -31,9 +34,10 @@ from flows.studies.audio_tokenizer.dmel.strings import (
     digits_of,
     train_speech,
 )
+from flows.studies.audio_tokenizer.evaluate import Speakers
 from flows.studies.audio_tokenizer.params import EvaluateParams, base_name
 from flows.studies.audio_tokenizer.speech_sets import error_rows, heard_sets
-from flows.studies.audio_tokenizer.tokenizers import MelGrid, MelTokens
+from flows.studies.audio_tokenizer.tokenizers import MelGrid, MelTokens, unit_tokens
 from flows.studies.context import StageContext
 
 ROOT = Path(__file__).parents[5]
@@ -263,3 +267,51 @@ def test_levels_at_the_codecs_rate_are_those_that_the_judge_understands_better(s
             return texts if self.asked == understood else [""] * len(texts)
 
     assert chosen_tokens(stage, Judge()).channels == channels
+
+
+def test_values_outside_the_range_are_counted_apart_from_the_rounding_error(smoke):
+    table = metrics(smoke, "dmel16_percentile")
+    values = dict(table.filter(pl.col("metric").is_in(["worst_error", "outside_share"])).select("metric", "value").rows())
+    assert 0 < values["outside_share"] < 0.1
+    assert values["worst_error"] <= 0.50001
+
+
+def test_levels_are_coded_plainly_and_against_the_frame_before():
+    vocoder = MelVocoder(width=8, blocks=1)
+    bins = fitted_bins(torch.rand(50, 40), 40, 4)
+    steady = torch.arange(40).remainder(16).expand(200, 40)
+    coded = MelTokens(vocoder, MelGrid(vocoder.spectra, 80, 40), bins, 100).coded_bits(steady)
+    assert coded.plain == 8 * len(range_coding.encode(steady.numpy(), [16] * 40))
+    assert coded.after_previous == 8 * len(level_coding.encode(steady.numpy(), 16))
+
+
+def test_units_are_rendered_as_the_first_stream_for_the_speaker_that_is_told(smoke, tmp_path):
+    stage = stage_of(smoke, "evaluate", "ssl_kmeans", tmp_path)
+    tokens = unit_tokens(stage, stage.params.stream)
+    told = []
+    tokens.unit_vocoder.register_forward_pre_hook(lambda _, given: told.append(given))
+    units = torch.tensor([[3], [1], [1]])
+    tokens.rendered(units, tokens.unit_vocoder.speakers[1])
+    streams, speaker = told[0]
+    assert streams[0, :, 0].tolist() == [3, 1, 1]
+    assert (streams[..., 1:] == -1).all()
+    assert speaker.tolist() == [1]
+
+
+def test_an_utterance_that_made_a_speakers_mean_is_recognised_as_this_speakers(smoke, tmp_path):
+    stage = stage_of(smoke, "evaluate", "natural", tmp_path, enrolled=1)
+    known = read_speech(stage.inputs["data/fsdd-connected"], "train")
+    first = {speaker: row for row, speaker in reversed(list(enumerate(known.speakers)))}
+    assert len(first) > 1
+    voices = Speakers(stage)
+    vectors = voices.vectors([known.waveform(row) for row in first.values()])
+    assert voices.recognised(vectors, list(first)) == [100] * len(first)
+    assert voices.recognised(vectors, list(first)[::-1]).count(100) <= len(first) % 2
+
+
+def test_noise_comes_from_clips_that_no_training_heard(smoke, tmp_path, monkeypatch):
+    splits = []
+    clips = esc10.clips
+    monkeypatch.setattr(esc10, "clips", lambda folder, split: splits.append(split) or clips(folder, split))
+    assert "noisy" in dict(heard_sets(stage_of(smoke, "evaluate", "dmel16", tmp_path)))
+    assert splits == ["test"]

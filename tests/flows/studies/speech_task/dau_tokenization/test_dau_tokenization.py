@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -15,11 +16,12 @@ from components.speech.recogniser import ALPHABET
 from components.speech.seq2seq import Seq2Seq
 from components.tokenizers.audio import unit_bpe
 from components.training.loop import Optimisation, fit
+from components.training.weights import load_weights
 from flows.declarations.resolve import resolve
 from flows.declarations.study import load_study
 from flows.declarations.workspace import Workspace
 from flows.smoke import smoke_in_process, smoke_plan
-from flows.studies.context import JudgeContext
+from flows.studies.context import JudgeContext, StageContext
 from flows.studies.speech_task.dau_tokenization import sequences, unit_model
 from flows.studies.speech_task.dau_tokenization.judge import _Figures
 from flows.studies.speech_task.dau_tokenization.params import TrainParams
@@ -244,3 +246,48 @@ def test_full_networks_build_on_the_meta_device(arm):
     with torch.device("meta"):
         model = construct(describe(params, 8_000))
     assert sum(each.numel() for each in model.parameters()) > 20e6
+
+
+@pytest.fixture
+def guided(smoke, tmp_path, monkeypatch):
+    """What the training of text to units gives to the training loop: a fake one that counts steps in the weights."""
+    variant, under = smoke
+    specs = smoke_plan(PAPER, variant, str(under))
+    spec = next(each for each in specs if each.kind == "train" and each.arm.startswith("g2dau"))
+    params = resolve(PAPER, variant, spec.arm, "smoke", "train").model_copy(update={"steps": 40, "guided_steps": 10})
+    inputs = {name: Path(path) for name, path in spec.inputs.items()}
+    (tmp_path / "checkpoint").mkdir()
+    stage = StageContext(
+        "train", PAPER.slug, variant, spec.arm, 0, "smoke", params, inputs, tmp_path, tmp_path, tmp_path / "checkpoint"
+    )
+    given = {}
+
+    def fit(model, draw_batch, loss, optimisation, *, after_step, **_):
+        given.update(model=model, draw_batch=draw_batch, loss=loss)
+        for step in range(optimisation.steps):
+            with torch.no_grad():
+                model.output.bias.fill_(step + 1)
+            after_step(model, step, None)
+        return SimpleNamespace(write=lambda folder: None)
+
+    monkeypatch.setattr(sequences, "fit", fit)
+    sequences.train(stage)
+    return tmp_path, given, params
+
+
+def test_networks_are_kept_after_the_share_of_steps_that_their_name_says(guided):
+    folder, given, params = guided
+    for share in sequences.LATE:
+        load_weights(given["model"], folder / f"after-{share}.safetensors")
+        assert given["model"].output.bias[0] == params.steps * share // 100
+
+
+def test_attention_is_guided_in_the_first_steps_only(guided):
+    _, given, params = guided
+    model = given["model"].eval()
+    for step, weight in ((params.guided_steps - 1, params.guided_weight), (params.guided_steps, 0.0)):
+        batch = given["draw_batch"](step, torch.Generator().manual_seed(0))
+        loss, parts = given["loss"](model, batch, None)
+        entropy, charge = model.loss(*batch[:4], smoothing=params.smoothing, guided=params.guided_width)
+        assert parts["guided"] == charge > 0
+        torch.testing.assert_close(loss, entropy + weight * charge)
