@@ -165,6 +165,8 @@ class Execution:
                 for address in self._ready(pending):
                     if self._stopping or len(running) >= self._limit(bool(running)):
                         break
+                    if self._alone(address) and len({self._alone(other) for other, _ in running.values()}) == 2:
+                        break
                     del pending[address]
                     self._begin(address, running, pending)
                 if running:
@@ -189,7 +191,12 @@ class Execution:
         ready = [
             address for address in pending if all(self._settled(above) for above in self.graph.nodes[address].upstream)
         ]
-        return sorted(ready, key=lambda address: -self.priority(self.graph.nodes[address]))
+        # Stages that want a node for themselves come last, and one of them waits at most while others run: it waits
+        # until its node is empty, and two that wait in the cluster's queue would leave processors idle.
+        return sorted(ready, key=lambda address: (self._alone(address), -self.priority(self.graph.nodes[address])))
+
+    def _alone(self, address: str) -> bool:
+        return bool(self.graph.nodes[address].resources.get("exclusive"))
 
     def _settled(self, address: str) -> bool:
         outcome = self.outcomes.get(address)

@@ -53,6 +53,7 @@ class DvcGraph:
     def __init__(self, root: Path, thawed: frozenset[str] = frozenset(), remote: str | None = None) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
+        from dvc.scm import NoSCM
 
         logging.getLogger("dvc").setLevel(logging.ERROR)
         self.root = Path(root).resolve()
@@ -63,8 +64,8 @@ class DvcGraph:
         try:
             self._repo: Repo = Repo(str(self.root), config={"core": overrides} if overrides else None)
             self._repo.stage_cache._load = self._load_run
-            if (git := getattr(self._repo.scm, "dulwich", None)) is not None:
-                self._repo.scm.is_tracked = TrackedFiles(git.repo, self._repo.scm.root_dir).is_tracked
+            if not isinstance(scm := self._repo.scm, NoSCM):
+                scm.is_tracked = TrackedFiles(scm.dulwich.repo, scm.root_dir).is_tracked
             graph = self._repo.index.graph
         except DvcException as error:
             raise GraphError(f"GraphError: DVC cannot read the stages under {self.root}: {_causes(error)}") from error

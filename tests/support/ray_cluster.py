@@ -225,8 +225,10 @@ def separation_refused() -> str:
 @contextlib.contextmanager
 def _network(count: int) -> Iterator[Network]:
     """A bridge in this namespace, and `count` namespaces that reach it and each other."""
-    tag = f"{os.getpid() % 10000}{next(_numbers)}"
-    subnet = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+    number = next(_numbers)
+    tag = f"{os.getpid() % 10000}{number}"
+    # A subnet of its own, too: two bridges with one address would take each other's answers.
+    subnet = f"10.{200 + os.getpid() % 50}.{(os.getpid() // 50 + number) % 250}"
     bridge = f"tb{tag}"
     with contextlib.ExitStack() as stack:
 

@@ -254,6 +254,31 @@ def test_more_ready_stages_run_in_order_of_priority(tmp_path):
     assert started == ["d", "c", "b", "a"]
 
 
+def test_a_workspace_without_git_is_run_and_recorded(tmp_path):
+    toy_dag.make(tmp_path, DIAMOND)
+    shutil.rmtree(tmp_path / ".git")
+    states, _, _ = execute(tmp_path)
+    assert set(states.values()) == {State.DONE}
+    states, _, _ = execute(tmp_path)
+    assert set(states.values()) == {State.CLEAN}
+
+
+def test_stages_that_want_a_node_for_themselves_come_last_and_do_not_keep_others_from_running(tmp_path):
+    above = {"a": [], "b": [], "c": [], "late": ["c"], "x": [], "y": [], "z": []}
+    inputs = {name: "1 sleep=0.4" for name in ("a", "b", "c")}
+    toy_dag.make(tmp_path, above, inputs, meta={name: {"exclusive": True} for name in "xyz"})
+    started = []
+
+    class Record(Observer):
+        def started(self, address):
+            started.append(address)
+
+    execute(tmp_path, priority=lambda node: ord(node.address[0]), observers=(Record(),))
+    assert set(started[:3]) == {"a", "b", "c"}
+    # One of them may wait in the queue while others run, no two.
+    assert started.index("late") < started.index("y") < started.index("x")
+
+
 def test_a_folder_of_the_run_cache_that_a_kill_left_empty_stands_for_no_run(tmp_path):
     toy_dag.make(tmp_path, DIAMOND)
     execute(tmp_path)
