@@ -86,6 +86,18 @@ def test_the_loss_counts_tokens_and_the_end_and_nothing_behind():
     assert model._labels(target, counts).tolist() == [[0, 1, 2], [1, 2, IGNORED]]
 
 
+@torch.no_grad()
+def test_a_share_of_the_label_is_spread_evenly_over_all_tokens():
+    model = small()
+    source, lengths = padded_tokens([[1, 2, 3]])
+    target = torch.tensor([[1, 0]])
+    law = model(source, lengths, target).log_softmax(-1)[0]
+    own = -law[[0, 1, 2], [1, 0, model.end]].mean()
+    loss, charge = model.loss(source, lengths, target, torch.tensor([2]), smoothing=0.3)
+    torch.testing.assert_close(loss, 0.7 * own - 0.3 * law.mean())
+    assert charge == 0
+
+
 def test_guided_attention_charges_what_is_far_from_the_diagonal():
     present = torch.ones(1, 4, dtype=torch.bool)
     eye = 50 * torch.eye(4)[None, None].expand(1, 2, -1, -1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from components.bases import construct
+from components.data import parquet
 from components.metrics.tables import MetricTable
 from components.speech.recogniser import ALPHABET
 from components.speech.seq2seq import Seq2Seq
@@ -22,7 +23,7 @@ from flows.declarations.study import load_study
 from flows.declarations.workspace import Workspace
 from flows.smoke import smoke_in_process, smoke_plan
 from flows.studies.context import JudgeContext, StageContext
-from flows.studies.speech_task.dau_tokenization import sequences, unit_model
+from flows.studies.speech_task.dau_tokenization import sequences, symbols, unit_model
 from flows.studies.speech_task.dau_tokenization.judge import _Figures
 from flows.studies.speech_task.dau_tokenization.params import TrainParams
 from flows.studies.speech_task.dau_tokenization.speaking import mean_runs
@@ -291,3 +292,34 @@ def test_attention_is_guided_in_the_first_steps_only(guided):
         entropy, charge = model.loss(*batch[:4], smoothing=params.smoothing, guided=params.guided_width)
         assert parts["guided"] == charge > 0
         torch.testing.assert_close(loss, entropy + weight * charge)
+
+
+def test_hours_of_training_audio_are_spread_over_all_of_it(tmp_path):
+    # 80 training utterances of a minute: a quarter of their hours is every fourth one.
+    names = [f"train/{number:03}" for number in range(80)] + ["test/a", "test/b"]
+    frames = symbols.FRAMES_PER_SECOND * 60
+    units = [[number] * frames for number in range(80)] + [[1, 2], [3]]
+    table = pl.DataFrame(
+        {"dataset": ["x"] * 82, "utterance": names, "layer3_200": units},
+        schema_overrides={"layer3_200": pl.List(pl.Int16)},
+    )
+    parquet.write(table, tmp_path / symbols.UNITS_FILE)
+    params = SimpleNamespace(stream=(3, 200), lm_hours=1 / 3)
+    stage = SimpleNamespace(params=params, inputs={"bases/speech-units": tmp_path})
+    stored = symbols.stored_units(stage)
+    assert [row[0] for row in stored.train] == list(range(3, 80, 4))
+    assert stored.held_out == [[1, 2], [3]]
+    assert stored.names == ["x/test/a", "x/test/b"]
+    params.lm_hours = 100
+    assert len(symbols.stored_units(stage).train) == 80
+    params.stream = (4, 200)
+    with pytest.raises(SymbolError, match="layer 4"):
+        symbols.stored_units(stage)
+
+
+def test_merges_cross_words_only_where_they_may():
+    rows = [[0, 1, 9, 0, 1, 9, 0, 1]] * 5
+    inside = learned_tokens(TrainParams(vocabulary=16), rows, 10, 0, 9)
+    across = learned_tokens(TrainParams(vocabulary=16, cross_word=True), rows, 10, 0, 9)
+    assert not any(9 in expansion and len(expansion) > 1 for expansion in inside.expansions)
+    assert any(9 in expansion and len(expansion) > 1 for expansion in across.expansions)
