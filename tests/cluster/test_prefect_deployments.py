@@ -84,6 +84,7 @@ def place(tmp_path_factory):
         environment = os.environ | SETTINGS | {
             "PREFECT_API_URL": server.url, "PREFECT_HOME": str(folder / "home"), "PYTHONPATH": str(root),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PWD": str(root),  # what prefect.yaml names; a shell keeps it, and `cwd` alone does not
             "PATH": os.pathsep.join([str(Path(PREFECT).parent), os.environ["PATH"]]),
         }  # fmt: skip
 

@@ -323,3 +323,34 @@ def test_merges_cross_words_only_where_they_may():
     across = learned_tokens(TrainParams(vocabulary=16, cross_word=True), rows, 10, 0, 9)
     assert not any(9 in expansion and len(expansion) > 1 for expansion in inside.expansions)
     assert any(9 in expansion and len(expansion) > 1 for expansion in across.expansions)
+
+
+def test_outputs_stand_at_the_places_of_their_texts_though_lengths_are_decoded_together():
+    class Echo:
+        def beam(self, source, lengths, longest, *, beams):
+            return [row[:length] for row, length in zip(source.tolist(), lengths.tolist(), strict=True)], None
+
+    stage = SimpleNamespace(params=SimpleNamespace(together=2), device="cpu", progress=lambda *_: None)
+    texts = ["abc", "a", "abcde", "ab", "b"]
+    assert sequences._written(stage, Echo(), texts, 9) == [characters_of(text) for text in texts]
+
+
+def test_a_model_of_tokens_is_trained_with_the_operations_of_the_model_of_units(tmp_path, monkeypatch):
+    rows = drawn(40, 30, 4)
+    stored = symbols.StoredUnits(3, rows, rows[:2], ["a", "b"])
+    monkeypatch.setattr(unit_model, "stored_units", lambda stage: stored)
+    steps = {}
+
+    def fit(model, draw_batch, loss, optimisation, **_):
+        steps[model.vocabulary_size] = optimisation.steps
+        return SimpleNamespace(write=lambda folder: None)
+
+    monkeypatch.setattr(unit_model, "fit", fit)
+    for vocabulary in (0, 40):
+        params = TrainParams(task="lm", vocabulary=vocabulary, equal_flops=vocabulary > 0, steps=900, context=16)
+        folder = tmp_path / str(vocabulary)
+        folder.mkdir()
+        unit_model.train(StageContext("train", "x", "v", "a", 0, "small", params, {}, folder, folder, folder / "c"))
+    costs = {size: count * unit_model.token_operations(params, size - 1) for size, count in steps.items()}
+    assert steps[4] == 900 > max(count for size, count in steps.items() if size > 4)
+    assert max(costs.values()) == pytest.approx(min(costs.values()), rel=1e-3)
