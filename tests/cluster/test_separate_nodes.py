@@ -152,7 +152,7 @@ def test_a_submitted_job_leaves_its_runs_in_the_remote(made, jobs):
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
     assert "mean-is-close" in job.stdout
-    assert not (root / "runs").exists()
+    assert not (root / "runs" / "toy-0").exists()
     done = tessera(jobs, root, "reproduce", "toy-0", "--address", jobs.address, "--remote", "store")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("cached toy-0") == 12
