@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import subprocess
 import time
@@ -56,27 +58,43 @@ def finish(scene: trials.Scene) -> None:
     assert not scene.wrong, "\n".join([*scene.told, *scene.wrong])
 
 
-@pytest.mark.parametrize("fault", ["vanishes", "takes nothing more"])
+def closed(place: Path, *prefix: str):
+    """Make a folder read-only, as the processes behind a prefix (`nsenter`) see it; returns what opens it again."""
+    subprocess.run([*prefix, "mount", "--bind", str(place), str(place)], check=True)
+    subprocess.run([*prefix, "mount", "-o", "remount,bind,ro", str(place)], check=True)
+    return lambda: subprocess.run([*prefix, "umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("fault", ["vanishes", "takes nothing from the nodes"])
 def test_the_remote_goes_away_in_the_middle(made, nodes, fault, tmp_path_factory):
     place = tmp_path_factory.mktemp("remote") / "store"
     place.mkdir()
     scene = scene_with_remote(made, nodes, f"remote-{fault.replace(' ', '-')}", place)
-    mount = ["mount", "--bind", str(place), str(place)]
     driver = away(scene, nodes)
     scene.until(driver, 5)
-    try:
+    with contextlib.ExitStack() as stack:
         if fault == "vanishes":
             shutil.rmtree(place, ignore_errors=True)
             place.write_text("this is no folder any more")
         else:
-            subprocess.run(mount, check=True)
-            subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+            for node in nodes.nodes[1:]:  # each sees the files of a mount namespace of its own
+                stack.callback(closed(place, "nsenter", "-t", str(node.process.pid), "-m"))
         code = scene.end(driver)
         assert code == 1, scene.said()
         assert "RemoteUnusable" in scene.said()
-    finally:
-        if fault != "vanishes":
-            subprocess.run(["umount", "-l", str(place)], check=True)
+    finish(scene)
+
+
+def test_a_remote_that_takes_nothing_from_the_driver_costs_no_stage(made, nodes, tmp_path_factory):
+    place = tmp_path_factory.mktemp("remote") / "store"
+    place.mkdir()
+    scene = scene_with_remote(made, nodes, "remote-driver", place)
+    driver = away(scene, nodes)
+    scene.until(driver, 5)
+    with contextlib.ExitStack() as stack:
+        stack.callback(closed(place))
+        assert scene.end(driver) == 0, scene.said()
+        assert re.search(r"The remote was not told of \d+ runs: RemoteUnusable: cannot write", scene.said())
     finish(scene)
 
 
