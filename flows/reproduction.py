@@ -7,7 +7,6 @@ Nothing here imports Prefect, Ray, MLflow or DVC at the top: a workspace in whic
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json

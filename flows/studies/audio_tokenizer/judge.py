@@ -131,9 +131,7 @@ class RateFigures(RunFigures):
                 abs(other - rate) < _CLOSE_DECADES and abs(height - value) <= _CLOSE_SHARE * span
                 for other, height, _ in points[:place]
             )
-            axis.annotate(
-                name, (10**rate, value), fontsize=5.5, xytext=(3, 3 + 6 * close), textcoords="offset points"
-            )
+            axis.annotate(name, (10**rate, value), fontsize=5.5, xytext=(3, 3 + 6 * close), textcoords="offset points")
 
     def _row(self, arm: _Arm) -> list[str]:
         def spelled(metric: str, part: str = "", scale: float = 1.0, digits: int = 1) -> str:
