@@ -121,7 +121,7 @@ class RateFigures(RunFigures):
 
     def _name_points(self, axis: Axes, arms: list[_Arm], metric: str, at: str) -> None:
         """Write the arms' names beside their points, above each other where points are close."""
-        points = [(np.log10(arm.value("bit_rate")), arm.value(metric, at), arm.name) for arm in arms]
+        points = [(np.log10(arm.value("bit_rate") / 1000), arm.value(metric, at), arm.name) for arm in arms]
         points = sorted(point for point in points if np.isfinite(point[0]) and np.isfinite(point[1]))
         if not points:
             return
