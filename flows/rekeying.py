@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from components.errors import TesseraError
@@ -27,7 +26,7 @@ from flows.declarations.stages import plan_stages
 from flows.declarations.workspace import Workspace
 from flows.engine.compile import digest_file, sync
 from flows.engine.digests import read_units, write_digests
-from flows.engine.lock_text import lock_text, spelled
+from flows.engine.lock_text import lock_text, read_lock, spelled
 from flows.engine.workspace_lock import command_line, workspace_lock
 
 
@@ -161,7 +160,7 @@ def _fingerprint(tree: Path, candidate: Candidate) -> str:
 
 def _accept(root: Path, candidate: Candidate) -> None:
     path = root / "params" / candidate.slug / "dvc.lock"
-    lock = yaml.safe_load(path.read_text(encoding="utf-8"))
+    lock = read_lock(path)
     new = {unit: digest for unit, _, digest in candidate.units}
     for stage, unit in candidate.stages.items():
         for values in lock["stages"][stage]["params"].values():
@@ -172,7 +171,7 @@ def _accept(root: Path, candidate: Candidate) -> None:
 
 def _read_lock(root: Path, slug: str) -> dict[str, Any]:
     path = root / "params" / slug / "dvc.lock"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    return read_lock(path)["stages"] if path.is_file() else {}
 
 
 def _recorded_digest(stage: Mapping[str, Any], file: str, unit: str) -> str:
