@@ -40,8 +40,14 @@ def scene_with_remote(made, nodes, name: str, place: Path) -> trials.Scene:
     return scene
 
 
-def away(scene: trials.Scene, nodes):
-    return scene.start("--address", nodes.address, "--remote", "store")
+def begun(made, nodes, name: str, folders, *, after: int):
+    """Begin a run through an empty remote; return the remote's folder, the scene and the driver after some stages."""
+    place = folders.mktemp("remote") / "store"
+    place.mkdir()
+    scene = scene_with_remote(made, nodes, name, place)
+    driver = scene.start("--address", nodes.address, "--remote", "store")
+    scene.until(driver, after)
+    return place, scene, driver
 
 
 def namespace_of(host: str) -> str:
@@ -67,11 +73,7 @@ def closed(place: Path, *prefix: str):
 
 @pytest.mark.parametrize("fault", ["vanishes", "takes nothing from the nodes"])
 def test_the_remote_goes_away_in_the_middle(made, nodes, fault, tmp_path_factory):
-    place = tmp_path_factory.mktemp("remote") / "store"
-    place.mkdir()
-    scene = scene_with_remote(made, nodes, f"remote-{fault.replace(' ', '-')}", place)
-    driver = away(scene, nodes)
-    scene.until(driver, 5)
+    place, scene, driver = begun(made, nodes, f"remote-{fault.replace(' ', '-')}", tmp_path_factory, after=5)
     with contextlib.ExitStack() as stack:
         if fault == "vanishes":
             shutil.rmtree(place, ignore_errors=True)
@@ -86,11 +88,7 @@ def test_the_remote_goes_away_in_the_middle(made, nodes, fault, tmp_path_factory
 
 
 def test_a_remote_that_takes_nothing_from_the_driver_costs_no_stage(made, nodes, tmp_path_factory):
-    place = tmp_path_factory.mktemp("remote") / "store"
-    place.mkdir()
-    scene = scene_with_remote(made, nodes, "remote-driver", place)
-    driver = away(scene, nodes)
-    scene.until(driver, 5)
+    place, scene, driver = begun(made, nodes, "remote-driver", tmp_path_factory, after=5)
     with contextlib.ExitStack() as stack:
         stack.callback(closed(place))
         assert scene.end(driver) == 0, scene.said()
@@ -99,11 +97,7 @@ def test_a_remote_that_takes_nothing_from_the_driver_costs_no_stage(made, nodes,
 
 
 def test_the_network_to_a_node_is_cut_in_the_middle(made, nodes, tmp_path_factory):
-    place = tmp_path_factory.mktemp("remote") / "store"
-    place.mkdir()
-    scene = scene_with_remote(made, nodes, "network", place)
-    driver = away(scene, nodes)
-    scene.until(driver, 3)
+    _, scene, driver = begun(made, nodes, "network", tmp_path_factory, after=3)
     name = namespace_of(nodes.nodes[2].host)
     subprocess.run(["ip", "-n", name, "link", "set", name.replace("tn", "ti", 1), "down"], check=True)
     began = time.monotonic()
